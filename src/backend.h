@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "core/context.h"
+#include "params.h"
+
+namespace chipmunk {
+
+/// One device's implementation of every op: pure virtual, so the compiler proves each backend complete.
+/// Arguments are validated by src/ops. Ops queue work on the context's compute stream and never wait for it; the same
+/// inputs give the same bits. Throws kUnsupported where a device cannot do a valid request, naming it.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual void linear(const Context& context, const LinearParams& params) = 0;
+  virtual void attention(const Context& context, const AttentionParams& params) = 0;
+  virtual void layer_norm(const Context& context, const LayerNormParams& params) = 0;
+  virtual void rms_norm(const Context& context, const RmsNormParams& params) = 0;
+  virtual void qk_norm_rope(const Context& context, const QkNormRopeParams& params) = 0;
+  virtual void group_norm(const Context& context, const GroupNormParams& params) = 0;
+  virtual void activation(const Context& context, const ActivationParams& params) = 0;
+  virtual void gated_activation(const Context& context, const GatedActivationParams& params) = 0;
+  virtual void copy(const Context& context, const CopyParams& params) = 0;
+  virtual void axpby(const Context& context, const AxpbyParams& params) = 0;
+  virtual void embedding(const Context& context, const EmbeddingParams& params) = 0;
+  virtual void timestep_embedding(const Context& context, const TimestepEmbeddingParams& params) = 0;
+  virtual void conv2d(const Context& context, const Conv2dParams& params) = 0;
+  virtual void upsample_nearest(const Context& context, const UpsampleNearestParams& params) = 0;
+  virtual void blend(const Context& context, const BlendParams& params) = 0;
+  virtual void quantize_image(const Context& context, const QuantizeImageParams& params) = 0;
+};
+
+struct CpuOptions {
+  int threads = 0;          ///< OpenMP threads of every op; 0 for all cores
+  size_t memory_limit = 0;  ///< bytes of activations, 0 for no cap
+};
+
+struct CudaOptions {
+  int index = 0;
+  size_t memory_limit = 0;  ///< bytes, 0 for no cap
+};
+
+/// A context that runs on the CPU in f32. Throws kInvalidArgument for a negative thread count.
+Context make_cpu_context(const CpuOptions& options);
+
+/// Number of CUDA devices that this build can use; 0 without a driver or when built without the CUDA toolkit.
+int cuda_device_count();
+/// What `version` prints of the CUDA backend, e.g. "CUDA 13.0, 1 device" or "built without CUDA".
+std::string cuda_description();
+/// A context on a GPU. Throws kBackendUnavailable if this build or machine has none of that index.
+Context make_cuda_context(const CudaOptions& options);
+
+}  // namespace chipmunk

@@ -1,0 +1,14 @@
+#include "backend.h"
+#include "chipmunk/error.h"
+
+namespace chipmunk {
+
+int cuda_device_count() { return 0; }
+
+std::string cuda_description() { return "built without CUDA"; }
+
+Context make_cuda_context(const CudaOptions&) {
+  throw Error(ErrorCode::kBackendUnavailable, "this build has no CUDA backend: use --device cpu");
+}
+
+}  // namespace chipmunk
