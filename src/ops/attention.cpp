@@ -1,0 +1,118 @@
+#include "ops/attention.h"
+
+#include <cmath>
+
+#include "backend.h"
+#include "chipmunk/error.h"
+#include "ops/check.h"
+
+namespace chipmunk::ops {
+namespace {
+
+HeadStrides head_strides(const Tensor& tensor) { return {tensor.stride(0), tensor.stride(1), tensor.stride(2)}; }
+
+void check_heads(const Context& context, const Tensor& tensor, const char* what) {
+  check_present(context, tensor, what);
+  if (tensor.rank() != 4) fail_shape(what, "rank 4 [B, tokens, heads, D]", tensor);
+  check_activation(context, tensor, what);
+  check_inner_dense(tensor, what);
+}
+
+}  // namespace
+
+void attention_into(const Context& context, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& result,
+                    const AttentionOptions& options) {
+  check_heads(context, q, "attention: q");
+  check_heads(context, k, "attention: k");
+  check_heads(context, v, "attention: v");
+  check_heads(context, result, "attention: out");
+  const int64_t batch = q.dim(0), n = q.dim(1), heads = q.dim(2), head_dim = q.dim(3);
+  const int64_t m = k.dim(1), kv_heads = k.dim(2);
+  check_shape(context, k, {batch, m, kv_heads, head_dim}, "attention: k");
+  check_shape(context, v, {batch, m, kv_heads, head_dim}, "attention: v");
+  check_shape(context, result, q.shape(), "attention: out");
+  if (kv_heads == 0 || heads % kv_heads != 0) {
+    fail_shape("attention: k", "a divisor of " + std::to_string(heads) + " as number of heads", k);
+  }
+  if (options.relative_bias) {
+    check_shape(context, options.relative_bias, {heads, n + m - 1}, "attention: relative_bias");
+    check_dtype(options.relative_bias, DType::kF32, "attention: relative_bias");
+    check_dense(options.relative_bias, "attention: relative_bias");
+  }
+  if (options.key_lengths) {
+    check_shape(context, options.key_lengths, {batch}, "attention: key_lengths");
+    check_dtype(options.key_lengths, DType::kI32, "attention: key_lengths");
+    check_dense(options.key_lengths, "attention: key_lengths");
+  }
+  if (options.lse) {
+    check_shape(context, options.lse, {batch, heads, n}, "attention: lse");
+    check_dtype(options.lse, DType::kF32, "attention: lse");
+    check_dense(options.lse, "attention: lse");
+  }
+
+  AttentionParams params{};
+  params.q = in(q);
+  params.k = in(k);
+  params.v = in(v);
+  params.out = out(result);
+  params.lse = static_cast<float*>(options.lse.data());
+  params.relative_bias = static_cast<const float*>(options.relative_bias.data());
+  params.key_lengths = static_cast<const int32_t*>(options.key_lengths.data());
+  params.q_strides = head_strides(q);
+  params.k_strides = head_strides(k);
+  params.v_strides = head_strides(v);
+  params.out_strides = head_strides(result);
+  params.batch = batch;
+  params.query_tokens = n;
+  params.key_tokens = m;
+  params.heads = heads;
+  params.kv_heads = kv_heads;
+  params.head_dim = head_dim;
+  params.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(head_dim));
+  params.causal = options.causal;
+  context.backend().attention(context, params);
+}
+
+void qk_norm_rope(const Context& context, const Tensor& q, const Tensor& k, const QkNormRope& arguments) {
+  check_heads(context, q, "qk_norm_rope: q");
+  check_heads(context, k, "qk_norm_rope: k");
+  check_shape(context, k, q.shape(), "qk_norm_rope: k");
+  const int64_t tokens = q.dim(1), head_dim = q.dim(3);
+  if (arguments.q_weight.empty() != arguments.k_weight.empty() || arguments.cos.empty() != arguments.sin.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "q_weight and k_weight, cos and sin come in pairs", "qk_norm_rope");
+  }
+  if (arguments.q_weight) {
+    check_shape(context, arguments.q_weight, {head_dim}, "qk_norm_rope: q_weight");
+    check_shape(context, arguments.k_weight, {head_dim}, "qk_norm_rope: k_weight");
+    check_floating(arguments.q_weight, "qk_norm_rope: q_weight");
+    check_floating(arguments.k_weight, "qk_norm_rope: k_weight");
+    check_dense(arguments.q_weight, "qk_norm_rope: q_weight");
+    check_dense(arguments.k_weight, "qk_norm_rope: k_weight");
+  }
+  if (arguments.cos) {
+    if (head_dim % 2 != 0) fail_shape("qk_norm_rope: q", "an even head dimension for rotary embedding", q);
+    for (const Tensor& table : {arguments.cos, arguments.sin}) {
+      check_shape(context, table, {tokens, head_dim / 2}, "qk_norm_rope: cos, sin");
+      check_dtype(table, DType::kF32, "qk_norm_rope: cos, sin");
+      check_dense(table, "qk_norm_rope: cos, sin");
+    }
+  }
+
+  QkNormRopeParams params{};
+  params.q = out(q);
+  params.k = out(k);
+  params.q_weight = in(arguments.q_weight);
+  params.k_weight = in(arguments.k_weight);
+  params.cos = static_cast<const float*>(arguments.cos.data());
+  params.sin = static_cast<const float*>(arguments.sin.data());
+  params.q_strides = head_strides(q);
+  params.k_strides = head_strides(k);
+  params.batch = q.dim(0);
+  params.tokens = tokens;
+  params.heads = q.dim(2);
+  params.head_dim = head_dim;
+  params.epsilon = arguments.epsilon;
+  context.backend().qk_norm_rope(context, params);
+}
+
+}  // namespace chipmunk::ops

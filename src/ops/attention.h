@@ -1,0 +1,30 @@
+#pragma once
+
+#include "core/context.h"
+
+namespace chipmunk::ops {
+
+struct AttentionOptions {
+  float scale = 0.0f;    ///< multiplies q k^T; 0 means 1 / sqrt(D)
+  bool causal = false;   ///< key j is visible to query i where j <= i + (M - N)
+  Tensor relative_bias;  ///< f32 [H, N + M - 1], added to score (i, j) at j - i + N - 1; or empty
+  Tensor key_lengths;    ///< i32 [B]: keys at or past it are invisible; or empty
+  Tensor lse;            ///< f32 [B, H, N], receives ln of each row's softmax denominator; or empty
+};
+
+/// out = softmax(scale q k^T + bias) v.
+/// q, out: [B, N, H, D]; k, v: [B, M, H_kv, D] with H a multiple of H_kv; token-major views with any strides but a
+/// dense head dimension. A row without a visible key gives 0. Throws kShapeMismatch.
+void attention_into(const Context& context, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
+                    const AttentionOptions& options = {});
+
+struct QkNormRope {
+  Tensor q_weight, k_weight;  ///< [D] RMS norm weights, or both empty for no norm
+  Tensor cos, sin;            ///< f32 [T, D / 2], or both empty for no rotary embedding
+  float epsilon = 1e-6f;
+};
+
+/// In place on q and k, [B, T, H, D]: RMS norm of each head, then rotation of the pairs (2i, 2i + 1).
+void qk_norm_rope(const Context& context, const Tensor& q, const Tensor& k, const QkNormRope& arguments);
+
+}  // namespace chipmunk::ops

@@ -1,0 +1,78 @@
+#include "ops/linear.h"
+
+#include "backend.h"
+#include "ops/check.h"
+
+namespace chipmunk::ops {
+
+void linear_into(const Context& context, const Tensor& x, const Linear& layer, const Tensor& out_tensor,
+                 const LinearEpilogue& epilogue) {
+  check_present(context, x, "linear: x");
+  check_present(context, layer.weight, "linear: weight");
+  if (layer.weight.rank() != 2) fail_shape("linear: weight", "rank 2", layer.weight);
+  const Tensor rows = as_batched_rows(x, "linear: x");
+  const int64_t in_features = layer.in_features();
+  const int64_t out_features = layer.out_features();
+  const Dims out_shape = {rows.dim(0), rows.dim(1), out_features};
+  if (rows.dim(2) != in_features) fail_shape("linear: x", "in_features " + std::to_string(in_features), x);
+  check_present(context, out_tensor, "linear: out");
+  const Tensor result = as_batched_rows(out_tensor, "linear: out");
+  check_shape(context, result, out_shape, "linear: out");
+  check_optional_shape(context, layer.bias, {out_features}, "linear: bias");
+  check_optional_shape(context, epilogue.gate, {rows.dim(0), out_features}, "linear: gate");
+  Tensor residual = epilogue.residual;
+  if (residual) {
+    residual = as_batched_rows(residual, "linear: residual");
+    check_shape(context, residual, out_shape, "linear: residual");
+    check_activation(context, residual, "linear: residual");
+  }
+  check_activation(context, x, "linear: x");
+  check_activation(context, out_tensor, "linear: out");
+  check_floating(layer.weight, "linear: weight");
+  check_inner_dense(x, "linear: x");
+  check_inner_dense(layer.weight, "linear: weight");
+  check_inner_dense(out_tensor, "linear: out");
+  if (layer.bias) {
+    check_floating(layer.bias, "linear: bias");
+    check_dense(layer.bias, "linear: bias");
+  }
+  if (epilogue.gate) {
+    check_activation(context, epilogue.gate, "linear: gate");
+    check_inner_dense(epilogue.gate, "linear: gate");
+  }
+
+  LinearParams params{};
+  params.x = in(rows);
+  params.weight = in(layer.weight);
+  params.bias = in(layer.bias);
+  params.gate = in(epilogue.gate);
+  params.residual = in(residual);
+  params.out = out(result);
+  params.batch = rows.dim(0);
+  params.rows = rows.dim(1);
+  params.in_features = in_features;
+  params.out_features = out_features;
+  params.x_batch_stride = rows.stride(0);
+  params.x_row_stride = rows.stride(1);
+  params.weight_row_stride = layer.weight.stride(0);
+  params.gate_batch_stride = epilogue.gate ? epilogue.gate.stride(0) : 0;
+  params.residual_batch_stride = residual ? residual.stride(0) : 0;
+  params.residual_row_stride = residual ? residual.stride(1) : 0;
+  params.out_batch_stride = result.stride(0);
+  params.out_row_stride = result.stride(1);
+  params.activation = epilogue.activation;
+  context.backend().linear(context, params);
+}
+
+Tensor linear(const Context& context, const Tensor& x, const Linear& layer, const LinearEpilogue& epilogue) {
+  check_present(context, x, "linear: x");
+  check_present(context, layer.weight, "linear: weight");
+  if (x.rank() < 1 || layer.weight.rank() != 2) fail_shape("linear: x, weight", "rank 2 or 3, rank 2", x);
+  Dims shape = x.shape();
+  shape[shape.rank() - 1] = layer.out_features();
+  Tensor result = context.empty(shape);
+  linear_into(context, x, layer, result, epilogue);
+  return result;
+}
+
+}  // namespace chipmunk::ops

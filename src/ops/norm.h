@@ -1,0 +1,31 @@
+#pragma once
+
+#include "core/context.h"
+#include "params.h"
+
+namespace chipmunk::ops {
+
+/// The affine part of a norm: both or neither.
+struct NormAffine {
+  Tensor weight, bias;  ///< [C]
+};
+
+/// Adaptive modulation of a norm's output, y * (1 + scale) + shift: both or neither.
+struct Modulation {
+  Tensor shift, scale;  ///< [B, C], one row a sample; views with equal strides
+};
+
+/// Layer norm over the last dimension of x ([T, C] or [B, T, C]), then the affine part, then the modulation.
+void layer_norm_into(const Context& context, const Tensor& x, const Tensor& out, float epsilon,
+                     const NormAffine& affine = {}, const Modulation& modulation = {});
+Tensor layer_norm(const Context& context, const Tensor& x, float epsilon, const NormAffine& affine = {},
+                  const Modulation& modulation = {});
+
+/// x / sqrt(mean(x^2) + epsilon) * weight over the last dimension; x: [T, C] or dense [B, T, C].
+Tensor rms_norm(const Context& context, const Tensor& x, const Tensor& weight, float epsilon);
+
+/// Group norm of channels-last images x: dense [B, height, width, C], then activation.
+Tensor group_norm(const Context& context, const Tensor& x, const NormAffine& affine, int64_t groups, float epsilon,
+                  Activation activation = Activation::kNone);
+
+}  // namespace chipmunk::ops
