@@ -1,0 +1,122 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "chipmunk/device.h"
+
+/// Text in, pictures out: what a program that embeds the engine includes.
+namespace chipmunk {
+
+/// Where a model's parts lie. Either `model` names a folder as Hugging Face serves it (model_index.json and one folder a
+/// component), or the parts are given one by one; a part that is given wins over the folder's.
+struct ModelFiles {
+  std::filesystem::path model;
+  std::filesystem::path diffusion_model;  ///< transformer: original single file, diffusers file or folder
+  std::filesystem::path vae;              ///< original ae.safetensors, diffusers file or folder
+  std::filesystem::path clip_l;           ///< CLIP text model: a file or folder
+  std::filesystem::path t5xxl;            ///< T5 v1.1 encoder: a file or folder
+  std::filesystem::path clip_tokenizer;   ///< folder with vocab.json and merges.txt (or tokenizer.json)
+  std::filesystem::path t5_tokenizer;     ///< folder with spiece.model or tokenizer.json
+  /// JSON with overrides for what single files cannot tell, by component: {"transformer": {...}, "vae": {...},
+  /// "text_encoder": {...}, "text_encoder_2": {...}, "scheduler": {...}}, keys as in diffusers' config.json files.
+  std::filesystem::path model_config;
+};
+
+struct LoadOptions {
+  ModelFiles files;
+  Device device;
+  int threads = 0;          ///< CPU threads, 0 for all cores
+  size_t memory_limit = 0;  ///< cap on the allocator in bytes, 0 for none
+};
+
+enum class VaeTiling { kAuto, kOn, kOff };  ///< kAuto: above the model's native size
+enum class PreviewMode {
+  kNone,
+  kProjection,  ///< a linear map from latent to colour: fast, coarse (1/8 of the size)
+  kVae,         ///< the full decoder
+};
+
+struct GenerateRequest {
+  std::string prompt;           ///< UTF-8
+  std::string negative_prompt;  ///< used where true_cfg_scale > 1
+  int width = 0, height = 0;    ///< pixels, multiples of 16; 0 for the model's native size
+  int steps = 28;
+  float guidance_scale = 3.5f;  ///< distilled guidance, for models with a guidance embedding
+  float true_cfg_scale = 1.0f;  ///< classifier-free guidance with a second forward a step; 1 is off
+  int64_t seed = 0;             ///< image i of a batch uses seed + i
+  int batch_count = 1;          ///< images of this prompt, in one forward
+  int max_sequence_length = 512;  ///< T5 tokens; cut to the tokenizer's model_max_length
+  VaeTiling vae_tiling = VaeTiling::kAuto;
+  PreviewMode preview = PreviewMode::kNone;
+  int preview_interval = 1;  ///< steps between previews
+};
+
+/// One generated sample: 8-bit RGB, row-major, frame after frame.
+struct Frames {
+  int width = 0, height = 0;
+  int count = 1;    ///< 1 for an image
+  double fps = 0.0;  ///< 0 for an image
+  std::vector<uint8_t> rgb;
+};
+
+struct StepReport {
+  int index = 0;  ///< 0-based
+  int total = 0;
+  double sigma = 0.0;
+  double elapsed_ms = 0.0;
+};
+
+/// What generate() tells while it runs, on the calling thread. The default does nothing.
+class ProgressSink {
+ public:
+  virtual ~ProgressSink() = default;
+  /// A new stage begins: "text encoding", "denoising", "decoding".
+  virtual void on_stage(std::string_view stage);
+  /// A denoising step is done.
+  virtual void on_step(const StepReport& report);
+  /// What the picture would be if it stopped now; the first of the batch.
+  virtual void on_preview(const Frames& frames, int step_index);
+  /// Something a person should know, e.g. that a prompt was truncated.
+  virtual void on_notice(std::string_view message);
+  /// Asked before each step and each stage: true makes generate() throw kCancelled.
+  virtual bool cancelled();
+};
+
+struct GenerateResult {
+  std::vector<Frames> samples;  ///< batch_count of them
+  int width = 0, height = 0;    ///< the size used
+  double text_ms = 0.0, denoise_ms = 0.0, decode_ms = 0.0;
+  size_t peak_memory_bytes = 0;  ///< the allocator's, weights in mapped files not counted
+};
+
+/// A loaded model. generate() may be called any number of times; calls share nothing but the weights.
+class Pipeline {
+ public:
+  virtual ~Pipeline() = default;
+
+  /// Reads configs and tokenizers and binds every weight. Throws kNotFound, kInvalidFile, kInvalidConfig,
+  /// kInvalidWeights (missing, misshapen and unused weights are listed), kBackendUnavailable.
+  static std::unique_ptr<Pipeline> load(const LoadOptions& options);
+
+  /// Throws kInvalidArgument for a request outside of the documented ranges, kInvalidText, kCancelled, kOutOfMemory.
+  virtual GenerateResult generate(const GenerateRequest& request, ProgressSink& progress) = 0;
+
+  /// Checks a request without running it; throws as generate() would.
+  virtual void validate(const GenerateRequest& request) const = 0;
+
+  virtual Device device() const = 0;
+  /// e.g. "FluxPipeline".
+  virtual std::string_view architecture() const = 0;
+  /// The size used where the request names none.
+  virtual int native_width() const = 0;
+  virtual int native_height() const = 0;
+  /// Distilled guidance is an input of the model (FLUX.1-dev), else guidance_scale has no effect (FLUX.1-schnell).
+  virtual bool has_guidance_embedding() const = 0;
+};
+
+}  // namespace chipmunk
