@@ -22,6 +22,7 @@ class Backend {
   virtual void qk_norm_rope(const Context& context, const QkNormRopeParams& params) = 0;
   virtual void group_norm(const Context& context, const GroupNormParams& params) = 0;
   virtual void activation(const Context& context, const ActivationParams& params) = 0;
+  virtual void clamp(const Context& context, const ClampParams& params) = 0;
   virtual void gated_activation(const Context& context, const GatedActivationParams& params) = 0;
   virtual void copy(const Context& context, const CopyParams& params) = 0;
   virtual void axpby(const Context& context, const AxpbyParams& params) = 0;

@@ -122,6 +122,15 @@ struct ActivationParams {
   Activation activation;
 };
 
+/// out = min(max(x, low), high), rows of C values. NaN stays NaN.
+struct ClampParams {
+  In x;     // [rows, C], row stride x_row_stride
+  Out out;  // [rows, C], row stride out_row_stride; may be x
+  int64_t rows, channels;
+  int64_t x_row_stride, out_row_stride;
+  float low, high;
+};
+
 /// out = activation(gate) * x: the gated feed-forward of T5 v1.1 and Llama.
 struct GatedActivationParams {
   In gate;  // [rows, C], row stride gate_row_stride

@@ -87,6 +87,29 @@ Tensor activation(const Context& context, Activation activation, const Tensor& x
   return result;
 }
 
+void clamp_into(const Context& context, const Tensor& x, float low, float high, const Tensor& result) {
+  check_present(context, x, "clamp: x");
+  check_shape(context, result, x.shape(), "clamp: out");
+  check_activation(context, x, "clamp: x");
+  check_activation(context, result, "clamp: out");
+  if (!(low <= high)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "expected low <= high, found " + std::to_string(low) + " and " + std::to_string(high), "clamp");
+  }
+  const Tensor rows = as_rows(x, "clamp: x");
+  const Tensor out_rows = as_rows(result, "clamp: out");
+  ClampParams params{};
+  params.x = in(rows);
+  params.out = out(out_rows);
+  params.rows = rows.dim(0);
+  params.channels = rows.dim(1);
+  params.x_row_stride = rows.stride(0);
+  params.out_row_stride = out_rows.stride(0);
+  params.low = low;
+  params.high = high;
+  context.backend().clamp(context, params);
+}
+
 Tensor gated_activation(const Context& context, Activation activation, const Tensor& gate, const Tensor& x) {
   check_present(context, gate, "gated_activation: gate");
   check_shape(context, x, gate.shape(), "gated_activation: x");

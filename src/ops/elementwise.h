@@ -16,6 +16,8 @@ void axpby_into(const Context& context, float alpha, const Tensor& a, float beta
 /// out = activation(x); x: rows of the last dimension, dense in front of it or rank 2. out may be x.
 void activation_into(const Context& context, Activation activation, const Tensor& x, const Tensor& out);
 Tensor activation(const Context& context, Activation activation, const Tensor& x);
+/// out = min(max(x, low), high), NaN staying NaN; rows as for activation_into. out may be x.
+void clamp_into(const Context& context, const Tensor& x, float low, float high, const Tensor& out);
 /// activation(gate) * x; equal shapes.
 Tensor gated_activation(const Context& context, Activation activation, const Tensor& gate, const Tensor& x);
 
