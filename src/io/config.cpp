@@ -1,5 +1,6 @@
 #include "io/config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -25,6 +26,13 @@ std::string show(const Json& value) {
   std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
   if (text.size() > kMaxShownChars) text = text.substr(0, kMaxShownChars) + "...";
   return text;
+}
+
+/// The library's message without its own name and number in front: "parse error at line 1, column 6: ...".
+std::string parse_message(const Json::exception& error) {
+  const std::string text = error.what();
+  const size_t begin = text.find("] ");
+  return begin == text.npos ? text : text.substr(begin + 2);
 }
 
 std::string range_text(const char* what, int64_t min, int64_t max) {
@@ -108,7 +116,7 @@ JsonConfig JsonConfig::parse(std::string_view text, const std::string& where) {
     StructureGuard guard(where);
     value->json = Json::parse(text.begin(), text.end(), std::ref(guard));
   } catch (const Json::exception& error) {
-    throw Error(ErrorCode::kInvalidFile, std::string("not valid JSON: ") + error.what(), where);
+    throw Error(ErrorCode::kInvalidFile, "not valid JSON: " + parse_message(error), where);
   }
   if (!value->json.is_object()) {
     throw Error(ErrorCode::kInvalidFile, "expected a JSON object, found " + show(value->json), where);
@@ -133,6 +141,11 @@ std::vector<std::string> JsonConfig::keys() const {
 bool JsonConfig::has(const std::string& key) const { return value_->find(key) != nullptr; }
 bool JsonConfig::is_null(const std::string& key) const { return has(key) && value_->find(key)->is_null(); }
 bool JsonConfig::is_list(const std::string& key) const { return has(key) && value_->find(key)->is_array(); }
+bool JsonConfig::is_string_list(const std::string& key) const {
+  if (!is_list(key)) return false;
+  const Json& list = *value_->find(key);
+  return std::all_of(list.begin(), list.end(), [](const Json& element) { return element.is_string(); });
+}
 bool JsonConfig::is_object(const std::string& key) const { return has(key) && value_->find(key)->is_object(); }
 bool JsonConfig::is_string(const std::string& key) const { return has(key) && value_->find(key)->is_string(); }
 
@@ -201,10 +214,7 @@ std::vector<double> JsonConfig::numbers(const std::string& key) const {
 
 std::vector<std::string> JsonConfig::strings(const std::string& key) const {
   const Json* value = value_->find(key);
-  if (value == nullptr || !value->is_array()) fail(key, "a list of strings");
-  for (const Json& element : *value) {
-    if (!element.is_string()) fail(key, "a list of strings");
-  }
+  if (!is_string_list(key)) fail(key, "a list of strings");
   return value->get<std::vector<std::string>>();
 }
 

@@ -36,6 +36,8 @@ class JsonConfig {
   /// The key is there and its value is null.
   bool is_null(const std::string& key) const;
   bool is_list(const std::string& key) const;
+  /// A list that holds nothing but strings (or nothing).
+  bool is_string_list(const std::string& key) const;
   bool is_object(const std::string& key) const;
   bool is_string(const std::string& key) const;
 

@@ -176,9 +176,11 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
   bool binary(binary_t&) override { return unexpected("binary data"); }
 
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& error) override {
+    const std::string text = error.what();  // "[json.exception.parse_error.101] parse error at line ..."
+    const size_t begin = text.find("] ");
     throw Error(ErrorCode::kInvalidFile,
-                "the header is not valid JSON (byte " + std::to_string(position) + "): " + error.what(), where_);
+                "the header is not valid JSON: " + (begin == text.npos ? text : text.substr(begin + 2)), where_);
   }
 
  private:
