@@ -12,8 +12,8 @@
 /// Text in, pictures out: what a program that embeds the engine includes.
 namespace chipmunk {
 
-/// Where a model's parts lie. Either `model` names a folder as Hugging Face serves it (model_index.json and one folder a
-/// component), or the parts are given one by one; a part that is given wins over the folder's.
+/// Where a model's parts lie. Either `model` names a folder as Hugging Face serves it (model_index.json and one folder
+/// a component), or the parts are given one by one; a part that is given wins over the folder's.
 struct ModelFiles {
   std::filesystem::path model;
   std::filesystem::path diffusion_model;  ///< transformer: original single file, diffusers file or folder
@@ -34,7 +34,7 @@ struct LoadOptions {
   size_t memory_limit = 0;  ///< cap on the allocator in bytes, 0 for none
 };
 
-enum class VaeTiling { kAuto, kOn, kOff };  ///< kAuto: above the model's native size
+enum class VaeTiling { kAuto, kOn, kOff };  ///< kAuto: above 1024 x 1024 pixels
 enum class PreviewMode {
   kNone,
   kProjection,  ///< a linear map from latent to colour: fast, coarse (1/8 of the size)
@@ -46,10 +46,10 @@ struct GenerateRequest {
   std::string negative_prompt;  ///< used where true_cfg_scale > 1
   int width = 0, height = 0;    ///< pixels, multiples of 16; 0 for the model's native size
   int steps = 28;
-  float guidance_scale = 3.5f;  ///< distilled guidance, for models with a guidance embedding
-  float true_cfg_scale = 1.0f;  ///< classifier-free guidance with a second forward a step; 1 is off
-  int64_t seed = 0;             ///< image i of a batch uses seed + i
-  int batch_count = 1;          ///< images of this prompt, in one forward
+  float guidance_scale = 3.5f;    ///< distilled guidance, for models with a guidance embedding
+  float true_cfg_scale = 1.0f;    ///< classifier-free guidance with a second forward a step; 1 is off
+  int64_t seed = 0;               ///< image i of a batch uses seed + i
+  int batch_count = 1;            ///< images of this prompt, in one forward
   int max_sequence_length = 512;  ///< T5 tokens; cut to the tokenizer's model_max_length
   VaeTiling vae_tiling = VaeTiling::kAuto;
   PreviewMode preview = PreviewMode::kNone;
@@ -59,7 +59,7 @@ struct GenerateRequest {
 /// One generated sample: 8-bit RGB, row-major, frame after frame.
 struct Frames {
   int width = 0, height = 0;
-  int count = 1;    ///< 1 for an image
+  int count = 1;     ///< 1 for an image
   double fps = 0.0;  ///< 0 for an image
   std::vector<uint8_t> rgb;
 };

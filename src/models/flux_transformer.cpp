@@ -1,0 +1,284 @@
+#include "models/flux_transformer.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <string>
+
+#include "chipmunk/error.h"
+#include "ops/attention.h"
+#include "ops/elementwise.h"
+
+namespace chipmunk {
+namespace {
+
+constexpr float kNormEpsilon = 1e-6f;
+constexpr int64_t kTimeChannels = 256;
+// The model's sinusoidal embeddings take their argument times 1000, the number of training steps.
+constexpr float kTimeScale = 1000.0f;
+
+/// Everything that the blocks of one forward share.
+struct Forward {
+  const Context& context;
+  const FluxConfig& config;
+  const RopeTables& rope;
+  const TensorObserver& observer;
+  int64_t batch, text_tokens, image_tokens;
+  Tensor modulation_input;  // silu(temb), [B, C]
+
+  int64_t tokens() const { return text_tokens + image_tokens; }
+  Tensor text(const Tensor& joint) const { return joint.slice(1, 0, text_tokens); }
+  Tensor image(const Tensor& joint) const { return joint.slice(1, text_tokens, tokens()); }
+  Tensor joint_buffer(int64_t channels) const { return context.empty({batch, tokens(), channels}); }
+  void observe(const std::string& name, const Tensor& tensor) const {
+    if (observer) observer(name, tensor);
+  }
+};
+
+/// q, k, v of a joint [B, T, 3 C] buffer as [B, T, heads, D] views.
+struct Qkv {
+  Tensor q, k, v;
+};
+
+Qkv split_qkv(const Tensor& qkv, int64_t heads) {
+  const int64_t channels = qkv.dim(2) / 3;
+  return {split_heads(qkv.slice(2, 0, channels), heads), split_heads(qkv.slice(2, channels, 2 * channels), heads),
+          split_heads(qkv.slice(2, 2 * channels, 3 * channels), heads)};
+}
+
+/// Part i of a modulation vector [B, count * C].
+Tensor chunk(const Tensor& modulation, int64_t channels, int64_t i) {
+  return modulation.slice(1, i * channels, (i + 1) * channels);
+}
+
+Tensor embed(const Context& context, const FluxVectorEmbedder& embedder, const Tensor& x) {
+  const Tensor hidden =
+      ops::linear(context, x, embedder.linear_1, {.activation = Activation::kSilu, .gate = {}, .residual = {}});
+  return ops::linear(context, hidden, embedder.linear_2);
+}
+
+/// Sinusoids of `values` (one a sample, before the factor of 1000) through an embedder: [B, C].
+Tensor embed_scalars(const Context& context, const FluxVectorEmbedder& embedder, const std::vector<float>& values) {
+  const Tensor host = make_host_tensor({static_cast<int64_t>(values.size())}, DType::kF32);
+  std::transform(values.begin(), values.end(), host.data_as<float>(), [](float v) { return v * kTimeScale; });
+  return embed(context, embedder, ops::timestep_embedding(context, context.to_device(host), kTimeChannels));
+}
+
+void add_into(const Context& context, const Tensor& x, const Tensor& sum) {
+  ops::axpby_into(context, 1.0f, x, 1.0f, sum, sum);
+}
+
+/// q and k of one stream's rows: norm with the stream's weights, rotate by the rows' own angles.
+void norm_and_rotate(const Forward& f, const Qkv& qkv, int64_t begin, int64_t end, const Tensor& q_norm,
+                     const Tensor& k_norm) {
+  ops::qk_norm_rope(f.context, qkv.q.slice(1, begin, end), qkv.k.slice(1, begin, end),
+                    {q_norm, k_norm, f.rope.cos.slice(0, begin, end), f.rope.sin.slice(0, begin, end), kNormEpsilon});
+}
+
+void feed_forward(const Forward& f, const FluxFeedForward& layer, const Tensor& normed, const Tensor& hidden,
+                  const Tensor& mlp, const Tensor& gate, const Tensor& stream) {
+  ops::linear_into(f.context, normed, layer.in, hidden, {Activation::kGeluTanh, {}, {}});
+  ops::linear_into(f.context, hidden, layer.out, mlp, {Activation::kNone, gate, stream});
+}
+
+void double_block(const Forward& f, const FluxDoubleBlock& block, const Tensor& joint) {
+  const int64_t channels = f.config.inner_dim();
+  struct Stream {
+    const FluxDoubleStream& weights;
+    int64_t begin, end;
+    Tensor modulation;
+  };
+  Stream streams[] = {{block.text, 0, f.text_tokens, {}}, {block.image, f.text_tokens, f.tokens(), {}}};
+  const auto rows = [](const Stream& s, const Tensor& buffer) { return buffer.slice(1, s.begin, s.end); };
+
+  const Tensor normed = f.joint_buffer(channels);
+  const Tensor qkv_buffer = f.joint_buffer(3 * channels);
+  const Qkv qkv = split_qkv(qkv_buffer, f.config.num_attention_heads);
+  for (Stream& s : streams) {
+    s.modulation = ops::linear(f.context, f.modulation_input, s.weights.modulation);
+    ops::layer_norm_into(f.context, rows(s, joint), rows(s, normed), kNormEpsilon, {},
+                         {chunk(s.modulation, channels, 0), chunk(s.modulation, channels, 1)});
+    concat_linear_into(f.context, rows(s, normed), s.weights.qkv, rows(s, qkv_buffer));
+    norm_and_rotate(f, qkv, s.begin, s.end, s.weights.q_norm, s.weights.k_norm);
+  }
+
+  // The normed input is spent: its memory takes the attention's output.
+  ops::attention_into(f.context, qkv.q, qkv.k, qkv.v, split_heads(normed, f.config.num_attention_heads));
+
+  const Tensor hidden = f.joint_buffer(f.config.mlp_dim());
+  for (const Stream& s : streams) {
+    ops::linear_into(f.context, rows(s, normed), s.weights.attention_out, rows(s, joint),
+                     {Activation::kNone, chunk(s.modulation, channels, 2), rows(s, joint)});
+    ops::layer_norm_into(f.context, rows(s, joint), rows(s, normed), kNormEpsilon, {},
+                         {chunk(s.modulation, channels, 3), chunk(s.modulation, channels, 4)});
+    feed_forward(f, s.weights.feed_forward, rows(s, normed), rows(s, hidden), rows(s, joint),
+                 chunk(s.modulation, channels, 5), rows(s, joint));
+  }
+}
+
+void single_block(const Forward& f, const FluxSingleBlock& block, const Tensor& joint) {
+  const int64_t channels = f.config.inner_dim();
+  const Tensor modulation = ops::linear(f.context, f.modulation_input, block.modulation);
+  const Tensor normed = ops::layer_norm(f.context, joint, kNormEpsilon, {},
+                                        {chunk(modulation, channels, 0), chunk(modulation, channels, 1)});
+  const Tensor qkv_buffer = f.joint_buffer(3 * channels);
+  concat_linear_into(f.context, normed, block.qkv, qkv_buffer);
+  const Qkv qkv = split_qkv(qkv_buffer, f.config.num_attention_heads);
+  norm_and_rotate(f, qkv, 0, f.tokens(), block.q_norm, block.k_norm);
+
+  // Attention and MLP write side by side, so that the output layer reads one buffer.
+  const Tensor features = f.joint_buffer(channels + f.config.mlp_dim());
+  ops::attention_into(f.context, qkv.q, qkv.k, qkv.v,
+                      split_heads(features.slice(2, 0, channels), f.config.num_attention_heads));
+  ops::linear_into(f.context, normed, block.mlp_in, features.slice(2, channels, features.dim(2)),
+                   {Activation::kGeluTanh, {}, {}});
+  ops::linear_into(f.context, features, block.out, joint, {Activation::kNone, chunk(modulation, channels, 2), joint});
+}
+
+FluxVectorEmbedder bind_embedder(const WeightScope& weights, int64_t channels, int64_t in_features) {
+  return {take_linear(weights, "linear_1", channels, in_features),
+          take_linear(weights, "linear_2", channels, channels)};
+}
+
+FluxFeedForward bind_feed_forward(const WeightScope& weights, int64_t channels, int64_t mlp_dim) {
+  return {take_linear(weights, "net.0.proj", mlp_dim, channels), take_linear(weights, "net.2", channels, mlp_dim)};
+}
+
+ConcatLinear bind_qkv(const WeightScope& attention, const char* q, const char* k, const char* v, int64_t channels) {
+  return {{take_linear(attention, q, channels, channels), take_linear(attention, k, channels, channels),
+           take_linear(attention, v, channels, channels)}};
+}
+
+FluxDoubleBlock bind_double_block(const FluxConfig& config, const WeightScope& weights) {
+  const int64_t channels = config.inner_dim(), head_dim = config.attention_head_dim;
+  const WeightScope attention = weights.scope("attn");
+  FluxDoubleBlock block;
+  block.image.modulation = take_linear(weights, "norm1.linear", 6 * channels, channels);
+  block.image.qkv = bind_qkv(attention, "to_q", "to_k", "to_v", channels);
+  block.image.q_norm = attention.take("norm_q.weight", {head_dim});
+  block.image.k_norm = attention.take("norm_k.weight", {head_dim});
+  block.image.attention_out = take_linear(attention, "to_out.0", channels, channels);
+  block.image.feed_forward = bind_feed_forward(weights.scope("ff"), channels, config.mlp_dim());
+  block.text.modulation = take_linear(weights, "norm1_context.linear", 6 * channels, channels);
+  block.text.qkv = bind_qkv(attention, "add_q_proj", "add_k_proj", "add_v_proj", channels);
+  block.text.q_norm = attention.take("norm_added_q.weight", {head_dim});
+  block.text.k_norm = attention.take("norm_added_k.weight", {head_dim});
+  block.text.attention_out = take_linear(attention, "to_add_out", channels, channels);
+  block.text.feed_forward = bind_feed_forward(weights.scope("ff_context"), channels, config.mlp_dim());
+  return block;
+}
+
+FluxSingleBlock bind_single_block(const FluxConfig& config, const WeightScope& weights) {
+  const int64_t channels = config.inner_dim(), head_dim = config.attention_head_dim;
+  const WeightScope attention = weights.scope("attn");
+  return {take_linear(weights, "norm.linear", 3 * channels, channels),
+          bind_qkv(attention, "to_q", "to_k", "to_v", channels),
+          attention.take("norm_q.weight", {head_dim}),
+          attention.take("norm_k.weight", {head_dim}),
+          take_linear(weights, "proj_mlp", config.mlp_dim(), channels),
+          take_linear(weights, "proj_out", channels, channels + config.mlp_dim())};
+}
+
+}  // namespace
+
+FluxTransformer FluxTransformer::bind(const FluxConfig& config, const WeightScope& weights) {
+  const int64_t channels = config.inner_dim();
+  FluxTransformer model;
+  model.config = config;
+  model.x_embedder = take_linear(weights, "x_embedder", channels, config.in_channels);
+  model.context_embedder = take_linear(weights, "context_embedder", channels, config.joint_attention_dim);
+  const WeightScope embedders = weights.scope("time_text_embed");
+  model.timestep_embedder = bind_embedder(embedders.scope("timestep_embedder"), channels, kTimeChannels);
+  model.text_embedder = bind_embedder(embedders.scope("text_embedder"), channels, config.pooled_projection_dim);
+  if (config.guidance_embeds) {
+    model.guidance_embedder = bind_embedder(embedders.scope("guidance_embedder"), channels, kTimeChannels);
+  }
+  for (int64_t i = 0; i < config.num_layers; ++i) {
+    model.double_blocks.push_back(bind_double_block(config, weights.scope("transformer_blocks." + std::to_string(i))));
+  }
+  for (int64_t i = 0; i < config.num_single_layers; ++i) {
+    model.single_blocks.push_back(
+        bind_single_block(config, weights.scope("single_transformer_blocks." + std::to_string(i))));
+  }
+  model.norm_out = take_linear(weights, "norm_out.linear", 2 * channels, channels);
+  model.proj_out = take_linear(weights, "proj_out", config.out_channels, channels);
+  return model;
+}
+
+Tensor FluxTransformer::forward(const Context& context, const FluxInputs& inputs, const RopeTables& rope,
+                                const ForwardOptions& options) const {
+  const int64_t channels = config.inner_dim();
+  Forward f{context,
+            config,
+            rope,
+            options.observer,
+            inputs.hidden_states.dim(0),
+            inputs.encoder_hidden_states.dim(1),
+            inputs.hidden_states.dim(1),
+            {}};
+
+  const Tensor joint = f.joint_buffer(channels);
+  ops::linear_into(context, inputs.hidden_states, x_embedder, f.image(joint));
+  ops::linear_into(context, inputs.encoder_hidden_states, context_embedder, f.text(joint));
+  f.observe("x_embedder", f.image(joint));
+  f.observe("context_embedder", f.text(joint));
+
+  const Tensor temb = embed_scalars(context, timestep_embedder, inputs.timesteps);
+  if (config.guidance_embeds) add_into(context, embed_scalars(context, guidance_embedder, inputs.guidance), temb);
+  add_into(context, embed(context, text_embedder, inputs.pooled_projections), temb);
+  f.observe("temb", temb);
+  f.modulation_input = ops::activation(context, Activation::kSilu, temb);
+
+  const auto observe_streams = [&f, &joint](const std::string& name) {
+    f.observe(name + ".txt", f.text(joint));
+    f.observe(name + ".img", f.image(joint));
+  };
+  for (size_t i = 0; i < double_blocks.size(); ++i) {
+    double_block(f, double_blocks[i], joint);
+    observe_streams("double." + std::to_string(i));
+  }
+  for (size_t i = 0; i < single_blocks.size(); ++i) {
+    single_block(f, single_blocks[i], joint);
+    observe_streams("single." + std::to_string(i));
+  }
+
+  const Tensor modulation = ops::linear(context, f.modulation_input, norm_out);
+  const int64_t shift = config.norm_out_shift_first ? 0 : 1;
+  const Tensor normed = ops::layer_norm(context, f.image(joint), kNormEpsilon, {},
+                                        {chunk(modulation, channels, shift), chunk(modulation, channels, 1 - shift)});
+  f.observe("norm_out", normed);
+  return ops::linear(context, normed, proj_out);
+}
+
+FluxConfig FluxConfig::from_json(const JsonConfig& json) {
+  // Far above any published model; keeps products of sizes inside 64 bits.
+  constexpr int64_t kMaxSize = 1 << 20;
+  FluxConfig config;
+  config.in_channels = json.integer("in_channels", 1, kMaxSize);
+  config.out_channels = json.integer_or("out_channels", config.in_channels, 1, kMaxSize);
+  config.num_layers = json.integer("num_layers", 0, kMaxSize);
+  config.num_single_layers = json.integer("num_single_layers", 0, kMaxSize);
+  config.attention_head_dim = json.integer("attention_head_dim", 2, kMaxSize);
+  config.num_attention_heads = json.integer("num_attention_heads", 1, kMaxSize);
+  config.joint_attention_dim = json.integer("joint_attention_dim", 1, kMaxSize);
+  config.pooled_projection_dim = json.integer("pooled_projection_dim", 1, kMaxSize);
+  config.guidance_embeds = json.boolean_or("guidance_embeds", false);
+  if (json.has("axes_dims_rope")) config.axes_dims_rope = json.integers("axes_dims_rope", 2, kMaxSize);
+  const int64_t patch_size = json.integer_or("patch_size", 1, 1, kMaxSize);
+  if (patch_size != 1) {
+    throw Error(ErrorCode::kUnsupported, "patch_size: expected 1, found " + std::to_string(patch_size), json.where());
+  }
+  const std::vector<int64_t>& axes = config.axes_dims_rope;
+  const bool even = std::all_of(axes.begin(), axes.end(), [](int64_t dim) { return dim % 2 == 0; });
+  const int64_t sum = std::accumulate(axes.begin(), axes.end(), int64_t{0});
+  if (axes.size() != 3 || !even || sum != config.attention_head_dim) {
+    throw Error(ErrorCode::kInvalidConfig,
+                "axes_dims_rope: expected three even sizes that add up to attention_head_dim = " +
+                    std::to_string(config.attention_head_dim) + ", found " + std::to_string(axes.size()) +
+                    " that add up to " + std::to_string(sum),
+                json.where());
+  }
+  return config;
+}
+
+}  // namespace chipmunk

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "io/config.h"
+#include "models/flux_rope.h"
+#include "models/layers.h"
+#include "sparse/schedule.h"
+
+namespace chipmunk {
+
+/// FluxTransformer2DModel's settings, names as in diffusers' config.json.
+struct FluxConfig {
+  int64_t in_channels = 64, out_channels = 64;
+  int64_t num_layers = 19, num_single_layers = 38;
+  int64_t attention_head_dim = 128, num_attention_heads = 24;
+  int64_t joint_attention_dim = 4096, pooled_projection_dim = 768;
+  bool guidance_embeds = false;
+  std::vector<int64_t> axes_dims_rope = {16, 56, 56};
+  /// norm_out.linear holds [shift; scale] (the original files), not [scale; shift] (diffusers).
+  bool norm_out_shift_first = false;
+
+  int64_t inner_dim() const { return attention_head_dim * num_attention_heads; }
+  int64_t mlp_dim() const { return 4 * inner_dim(); }
+
+  /// Throws kInvalidConfig for a missing key or a value out of range.
+  static FluxConfig from_json(const JsonConfig& json);
+};
+
+/// Two-layer embedding of a vector: linear_2(silu(linear_1(x))).
+struct FluxVectorEmbedder {
+  Linear linear_1, linear_2;
+};
+
+struct FluxFeedForward {
+  Linear in, out;
+};
+
+/// The half of a double block that one stream, text or image, has for itself.
+struct FluxDoubleStream {
+  Linear modulation;  // [6 C]: shift, scale, gate of attention; shift, scale, gate of the MLP
+  ConcatLinear qkv;
+  Tensor q_norm, k_norm;  // [D]
+  Linear attention_out;
+  FluxFeedForward feed_forward;
+};
+
+struct FluxDoubleBlock {
+  FluxDoubleStream image, text;
+};
+
+struct FluxSingleBlock {
+  Linear modulation;  // [3 C]: shift, scale, gate
+  ConcatLinear qkv;
+  Tensor q_norm, k_norm;
+  Linear mlp_in;
+  Linear out;  // [C, C + F]: attention's features first, then the MLP's
+};
+
+struct FluxInputs {
+  Tensor hidden_states;          ///< [B, image tokens, in_channels], packed latents
+  Tensor encoder_hidden_states;  ///< [B, text tokens, joint_attention_dim]
+  Tensor pooled_projections;     ///< [B, pooled_projection_dim]
+  std::vector<float> timesteps;  ///< one a sample, in [0, 1]
+  std::vector<float> guidance;   ///< one a sample; ignored without a guidance embedding
+};
+
+/// What a forward is part of, besides its inputs.
+struct ForwardOptions {
+  Step step;                ///< the step of the schedule
+  int guidance_branch = 0;  ///< 0 conditional, 1 unconditional
+  TensorObserver observer;  ///< receives intermediates, or empty
+};
+
+/// The FLUX.1 transformer: double blocks, where text and image have their own weights, then single blocks.
+/// Text tokens come first in every joint buffer.
+struct FluxTransformer {
+  FluxConfig config;
+  Linear x_embedder, context_embedder;
+  FluxVectorEmbedder timestep_embedder, guidance_embedder, text_embedder;
+  std::vector<FluxDoubleBlock> double_blocks;
+  std::vector<FluxSingleBlock> single_blocks;
+  Linear norm_out, proj_out;
+
+  /// Binds every weight under its diffusers name; `weights` records what is missing or misshapen.
+  static FluxTransformer bind(const FluxConfig& config, const WeightScope& weights);
+
+  /// The predicted velocity, [B, image tokens, out_channels]. rope covers text then image tokens.
+  /// Observed names: x_embedder, context_embedder, temb, double.<i>.{txt,img}, single.<i>.{txt,img}, norm_out.
+  Tensor forward(const Context& context, const FluxInputs& inputs, const RopeTables& rope,
+                 const ForwardOptions& options) const;
+};
+
+}  // namespace chipmunk

@@ -1,0 +1,292 @@
+#include "pipeline/flux_pipeline.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "chipmunk/error.h"
+#include "ops/elementwise.h"
+#include "ops/image.h"
+#include "ops/linear.h"
+#include "pipeline/latent_preview.h"
+#include "text/tokenizer_factory.h"
+
+namespace chipmunk {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// What CLIP was trained on; its position table may be larger.
+constexpr int64_t kClipTokens = 77;
+constexpr int64_t kMaxT5Tokens = 512;
+constexpr int kMaxSide = 16384;
+constexpr int kMaxSteps = 1000;
+constexpr int kMaxBatch = 64;
+// Above this many pixels the decoder's full-size feature maps take several gigabytes.
+constexpr int64_t kAutoTilingPixels = int64_t{1024} * 1024;
+
+double milliseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+void check_cancelled(ProgressSink& progress) {
+  if (progress.cancelled()) throw Error(ErrorCode::kCancelled, "stopped on request");
+}
+
+void check_range(const std::string& name, double value, double min, double max) {
+  if (!(value >= min && value <= max)) {
+    const auto text = [](double number) {
+      std::string digits = std::to_string(number);
+      digits.erase(digits.find_last_not_of('0') + 1);
+      if (digits.back() == '.') digits.pop_back();
+      return digits;
+    };
+    throw Error(ErrorCode::kInvalidArgument,
+                name + ": expected " + text(min) + " to " + text(max) + ", found " + text(value));
+  }
+}
+
+/// One sample repeated for the whole batch.
+Tensor repeat_sample(const Context& context, const Tensor& sample, int64_t batch) {
+  return batch == 1 ? sample : ops::to_dense(context, sample.expand(0, batch), sample.dtype());
+}
+
+void notice_truncation(const char* encoder, const FixedLengthTokens& tokens, ProgressSink& progress) {
+  if (!tokens.truncated()) return;
+  progress.on_notice("prompt truncated: " + std::string(encoder) + " reads " +
+                     std::to_string(tokens.length_before_padding) + " of its " + std::to_string(tokens.full_length) +
+                     " tokens");
+}
+
+}  // namespace
+
+FluxComponents FluxComponents::load(const Context& context, const ModelFiles& files) {
+  const ComponentPaths paths = resolve_components(files);
+  const JsonConfig config =
+      files.model_config.empty() ? JsonConfig::parse("{}", "model config") : JsonConfig::load(files.model_config);
+  const auto overrides = [&config](const std::string& component) {
+    return config.has(component) ? config.object(component) : JsonConfig::parse("{}", "model config");
+  };
+  FluxComponents components;
+  components.clip_tokenizer = load_clip_tokenizer(paths.clip_tokenizer);
+  components.t5_tokenizer = load_t5_tokenizer(paths.t5_tokenizer);
+  components.transformer = load_flux_transformer(paths.transformer, overrides("transformer"));
+  const FluxConfig& flux = components.transformer.config;
+  components.scheduler = load_scheduler(paths.scheduler, flux.guidance_embeds, overrides("scheduler"));
+  components.clip = load_clip_text(paths.clip, overrides("text_encoder"));
+  components.t5 = load_t5_encoder(paths.t5, overrides("text_encoder_2"));
+  components.vae = load_vae(context, paths.vae, overrides("vae"));
+
+  const auto check_match = [](const std::string& what, int64_t expected, int64_t found) {
+    if (expected == found) return;
+    throw Error(ErrorCode::kInvalidConfig, "the model's parts do not fit together: " + what + " is " +
+                                               std::to_string(expected) + " for the transformer, but " +
+                                               std::to_string(found) + " for the other part");
+  };
+  check_match("the width of T5's features (joint_attention_dim, d_model)", flux.joint_attention_dim,
+              components.t5.config.d_model);
+  check_match("the width of CLIP's pooled vector (pooled_projection_dim, hidden_size)", flux.pooled_projection_dim,
+              components.clip.config.hidden_size);
+  check_match("the size of a packed latent (in_channels, 4 latent_channels)", flux.in_channels,
+              4 * components.vae.config.latent_channels);
+  check_match("the size of a predicted latent (out_channels, 4 latent_channels)", flux.out_channels,
+              4 * components.vae.config.latent_channels);
+  return components;
+}
+
+FluxPipeline::FluxPipeline(const Context& context, FluxComponents components)
+    : context_(context), components_(std::move(components)) {}
+
+int FluxPipeline::size_multiple() const { return static_cast<int>(2 * components_.vae.config.spatial_factor()); }
+
+LatentGeometry FluxPipeline::geometry(int width, int height) const {
+  const int64_t factor = components_.vae.config.spatial_factor();
+  return {components_.vae.config.latent_channels, height / factor, width / factor};
+}
+
+void FluxPipeline::validate(const GenerateRequest& request) const {
+  const std::pair<const char*, int> sides[] = {{"width", request.width}, {"height", request.height}};
+  for (const auto& [name, side] : sides) {
+    if (side == 0) continue;
+    const int multiple = size_multiple();
+    if (side < multiple || side > kMaxSide || side % multiple != 0) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  std::string(name) + ": expected a multiple of " + std::to_string(multiple) + " from " +
+                      std::to_string(multiple) + " to " + std::to_string(kMaxSide) + ", found " + std::to_string(side));
+    }
+  }
+  check_range("steps", request.steps, 1, kMaxSteps);
+  check_range("guidance", static_cast<double>(request.guidance_scale), 0, 1000);
+  check_range("true-cfg-scale", static_cast<double>(request.true_cfg_scale), 1, 1000);
+  check_range("batch-count", request.batch_count, 1, kMaxBatch);
+  check_range("max-sequence-length", request.max_sequence_length, 1, static_cast<double>(kMaxT5Tokens));
+  check_range("preview-interval", request.preview_interval, 1, kMaxSteps);
+  for (const std::string* prompt : {&request.prompt, &request.negative_prompt}) {
+    components_.clip_tokenizer->encode(*prompt);  // throws kInvalidText
+  }
+}
+
+TextConditioning FluxPipeline::encode_prompt(const std::string& prompt, int max_sequence_length,
+                                             ProgressSink& progress) const {
+  const int64_t clip_length = std::min({kClipTokens, components_.clip.config.max_position_embeddings,
+                                        components_.clip_tokenizer->info().model_max_length.value_or(kClipTokens)});
+  const int64_t t5_length = std::min(static_cast<int64_t>(max_sequence_length),
+                                     components_.t5_tokenizer->info().model_max_length.value_or(kMaxT5Tokens));
+  const FixedLengthTokens clip = encode_to_length(*components_.clip_tokenizer, prompt, clip_length);
+  const FixedLengthTokens t5 = encode_to_length(*components_.t5_tokenizer, prompt, t5_length);
+  notice_truncation("CLIP", clip, progress);
+  notice_truncation("T5", t5, progress);
+  TextConditioning conditioning;
+  conditioning.pooled = components_.clip.forward(context_, {clip.ids}).pooled;
+  conditioning.features = components_.t5.forward(context_, {t5.ids});
+  return conditioning;
+}
+
+DenoisingSchedule FluxPipeline::schedule(int steps, const LatentGeometry& geometry) const {
+  return DenoisingSchedule::dense(flow_match_sigmas(components_.scheduler, steps, geometry.tokens()));
+}
+
+void FluxPipeline::denoise(const DenoiseInputs& inputs, const DenoisingSchedule& schedule, ProgressSink& progress,
+                           const StepCallback& on_step) const {
+  const FluxTransformer& transformer = components_.transformer;
+  const Tensor& latents = inputs.latents;
+  const int64_t batch = latents.dim(0);
+  const size_t samples = static_cast<size_t>(batch);
+  const auto rope_for = [&](const TextConditioning& text) {
+    return make_rope_tables(
+        context_, flux_positions(text.features.dim(1), inputs.geometry.grid_height(), inputs.geometry.grid_width()),
+        transformer.config.axes_dims_rope, 10000.0);
+  };
+  struct Branch {
+    Tensor features, pooled;
+    RopeTables rope;
+  };
+  std::vector<Branch> branches;
+  for (const TextConditioning* text : {&inputs.prompt, &inputs.negative_prompt}) {
+    if (text->features.empty()) continue;
+    branches.push_back({repeat_sample(context_, text->features, batch), repeat_sample(context_, text->pooled, batch),
+                        rope_for(*text)});
+  }
+
+  for (const Step& step : schedule.steps()) {
+    check_cancelled(progress);
+    const Clock::time_point start = Clock::now();
+    const Tensor model_input = ops::to_dense(context_, latents, context_.activation_dtype());
+    std::vector<Tensor> velocities;
+    for (size_t i = 0; i < branches.size(); ++i) {
+      const FluxInputs model_inputs = {model_input, branches[i].features, branches[i].pooled,
+                                       std::vector<float>(samples, step.sigma),
+                                       std::vector<float>(samples, inputs.guidance_scale)};
+      velocities.push_back(
+          transformer.forward(context_, model_inputs, branches[i].rope, {step, static_cast<int>(i), {}}));
+    }
+    const Tensor& velocity = velocities[0];
+    if (velocities.size() == 2) {
+      ops::axpby_into(context_, inputs.true_cfg_scale, velocity, 1.0f - inputs.true_cfg_scale, velocities[1], velocity);
+    }
+    ops::axpby_into(context_, step.sigma_next - step.sigma, velocity, 1.0f, latents, latents);
+    context_.runtime().synchronize();
+    if (on_step) on_step(step, velocity);
+    progress.on_step({step.index, static_cast<int>(schedule.steps().size()), static_cast<double>(step.sigma),
+                      milliseconds_since(start)});
+  }
+}
+
+Tensor FluxPipeline::decoder_input(const Tensor& packed, const LatentGeometry& geometry) const {
+  return unpack_latents(context_, packed, geometry, components_.vae.config);
+}
+
+Tensor FluxPipeline::decode(const Tensor& decoder_input, bool tiled) const {
+  const AutoencoderKl& vae = components_.vae;
+  return tiled ? vae.decode_tiled(context_, decoder_input, VaeTileSettings::native(vae.config))
+               : vae.decode(context_, decoder_input);
+}
+
+bool FluxPipeline::use_tiling(const GenerateRequest& request, int width, int height) const {
+  if (request.vae_tiling != VaeTiling::kAuto) return request.vae_tiling == VaeTiling::kOn;
+  return static_cast<int64_t>(width) * height > kAutoTilingPixels;
+}
+
+Frames FluxPipeline::to_frames(const Tensor& image) const {
+  const Tensor bytes = context_.to_host(ops::quantize_image(context_, image));
+  Frames frames;
+  frames.width = static_cast<int>(image.dim(2));
+  frames.height = static_cast<int>(image.dim(1));
+  frames.rgb.resize(bytes.bytes());
+  std::memcpy(frames.rgb.data(), bytes.data(), bytes.bytes());
+  return frames;
+}
+
+StepCallback FluxPipeline::make_preview_callback(const GenerateRequest& request, const DenoiseInputs& inputs,
+                                                 ProgressSink& progress) const {
+  if (request.preview == PreviewMode::kNone) return {};
+  const bool full = request.preview == PreviewMode::kVae;
+  const Linear colours = full ? Linear{} : fit_latent_colours(context_, components_.vae);
+  const bool tiled = use_tiling(request, static_cast<int>(inputs.geometry.width) * size_multiple() / 2,
+                                static_cast<int>(inputs.geometry.height) * size_multiple() / 2);
+  return [this, full, colours, tiled, &inputs, &progress, interval = request.preview_interval](const Step& step,
+                                                                                               const Tensor& velocity) {
+    if ((step.index + 1) % interval != 0) return;
+    // The clean latents that this velocity points at: x0 = x - sigma v.
+    const Tensor latents = inputs.latents.slice(0, 0, 1);
+    const Tensor clean = context_.empty(latents.shape(), DType::kF32);
+    ops::axpby_into(context_, 1.0f, latents, -step.sigma_next, velocity.slice(0, 0, 1), clean);
+    const Tensor latent = decoder_input(clean, inputs.geometry);
+    if (full) {
+      progress.on_preview(to_frames(decode(latent, tiled)), step.index);
+      return;
+    }
+    const Tensor rows = latent.reshape({-1, latent.dim(3)});
+    const Tensor image = ops::linear(context_, rows, colours).reshape({1, latent.dim(1), latent.dim(2), 3});
+    progress.on_preview(to_frames(image), step.index);
+  };
+}
+
+GenerateResult FluxPipeline::generate(const GenerateRequest& request, ProgressSink& progress) {
+  validate(request);
+  context_.runtime().reset_peak();
+  GenerateResult result;
+  result.width = request.width != 0 ? request.width : native_width();
+  result.height = request.height != 0 ? request.height : native_height();
+  const bool true_guidance = request.true_cfg_scale > 1.0f;
+
+  check_cancelled(progress);
+  progress.on_stage("text encoding");
+  Clock::time_point start = Clock::now();
+  DenoiseInputs inputs;
+  inputs.geometry = geometry(result.width, result.height);
+  inputs.prompt = encode_prompt(request.prompt, request.max_sequence_length, progress);
+  if (true_guidance) {
+    inputs.negative_prompt = encode_prompt(request.negative_prompt, request.max_sequence_length, progress);
+  }
+  inputs.guidance_scale = request.guidance_scale;
+  inputs.true_cfg_scale = request.true_cfg_scale;
+  inputs.latents = packed_noise(context_, inputs.geometry, request.batch_count, static_cast<uint64_t>(request.seed));
+  context_.runtime().synchronize();
+  result.text_ms = milliseconds_since(start);
+
+  check_cancelled(progress);
+  progress.on_stage("denoising");
+  start = Clock::now();
+  denoise(inputs, schedule(request.steps, inputs.geometry), progress, make_preview_callback(request, inputs, progress));
+  result.denoise_ms = milliseconds_since(start);
+
+  check_cancelled(progress);
+  progress.on_stage("decoding");
+  start = Clock::now();
+  const bool tiled = use_tiling(request, result.width, result.height);
+  for (int64_t i = 0; i < request.batch_count; ++i) {
+    // One by one: the decoder's feature maps are what takes the most memory.
+    const Tensor latent = decoder_input(inputs.latents.slice(0, i, i + 1), inputs.geometry);
+    result.samples.push_back(to_frames(decode(latent, tiled)));
+    check_cancelled(progress);
+  }
+  result.decode_ms = milliseconds_since(start);
+  result.peak_memory_bytes = context_.runtime().memory().peak_bytes;
+  return result;
+}
+
+}  // namespace chipmunk

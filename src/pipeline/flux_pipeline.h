@@ -1,0 +1,84 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "chipmunk/pipeline.h"
+#include "pipeline/components.h"
+#include "pipeline/latents.h"
+#include "text/tokenizer.h"
+
+namespace chipmunk {
+
+struct FluxComponents {
+  std::unique_ptr<Tokenizer> clip_tokenizer, t5_tokenizer;
+  ClipTextModel clip;
+  T5Encoder t5;
+  FluxTransformer transformer;
+  AutoencoderKl vae;
+  FlowMatchConfig scheduler;
+
+  static FluxComponents load(const Context& context, const ModelFiles& files);
+};
+
+/// A prompt as the transformer reads it.
+struct TextConditioning {
+  Tensor features;  ///< T5's, [1, tokens, joint_attention_dim]
+  Tensor pooled;    ///< CLIP's, [1, pooled_projection_dim]
+};
+
+/// What the denoising loop works on.
+struct DenoiseInputs {
+  Tensor latents;  ///< packed f32 noise, [B, tokens, channels]; overwritten with the result
+  LatentGeometry geometry;
+  TextConditioning prompt;
+  TextConditioning negative_prompt;  ///< empty tensors without true guidance
+  float guidance_scale, true_cfg_scale;
+};
+
+/// Called after each step with its velocity [B, tokens, channels]; latents hold the step's result.
+using StepCallback = std::function<void(const Step& step, const Tensor& velocity)>;
+
+/// FLUX.1-dev and -schnell: text to image.
+class FluxPipeline : public Pipeline {
+ public:
+  FluxPipeline(const Context& context, FluxComponents components);
+
+  GenerateResult generate(const GenerateRequest& request, ProgressSink& progress) override;
+  void validate(const GenerateRequest& request) const override;
+  Device device() const override { return context_.device(); }
+  std::string_view architecture() const override { return "FluxPipeline"; }
+  int native_width() const override { return native_size(); }
+  int native_height() const override { return native_size(); }
+  bool has_guidance_embedding() const override { return components_.transformer.config.guidance_embeds; }
+
+  // The stages of generate(), one by one.
+
+  /// T5 reads min(max_sequence_length, the tokenizer's model_max_length) tokens. Truncation is told to `progress`.
+  TextConditioning encode_prompt(const std::string& prompt, int max_sequence_length, ProgressSink& progress) const;
+  DenoisingSchedule schedule(int steps, const LatentGeometry& geometry) const;
+  LatentGeometry geometry(int width, int height) const;
+  /// Throws kCancelled when `progress` says so between steps.
+  void denoise(const DenoiseInputs& inputs, const DenoisingSchedule& schedule, ProgressSink& progress,
+               const StepCallback& on_step) const;
+  /// The decoder's input from packed latents, [B, height, width, channels].
+  Tensor decoder_input(const Tensor& packed, const LatentGeometry& geometry) const;
+  /// Decoded pictures in nominally [-1, 1], [B, H, W, 3].
+  Tensor decode(const Tensor& decoder_input, bool tiled) const;
+
+  const FluxComponents& components() const { return components_; }
+  const Context& context() const { return context_; }
+
+ private:
+  int native_size() const { return static_cast<int>(components_.vae.config.sample_size); }
+  int size_multiple() const;
+  bool use_tiling(const GenerateRequest& request, int width, int height) const;
+  Frames to_frames(const Tensor& image) const;
+  StepCallback make_preview_callback(const GenerateRequest& request, const DenoiseInputs& inputs,
+                                     ProgressSink& progress) const;
+
+  Context context_;
+  FluxComponents components_;
+};
+
+}  // namespace chipmunk

@@ -1,0 +1,15 @@
+#include "chipmunk/pipeline.h"
+
+#include "backend.h"
+#include "pipeline/flux_pipeline.h"
+
+namespace chipmunk {
+
+std::unique_ptr<Pipeline> Pipeline::load(const LoadOptions& options) {
+  const Context context = options.device.kind == DeviceKind::kCuda
+                              ? make_cuda_context({options.device.index, options.memory_limit})
+                              : make_cpu_context({options.threads, options.memory_limit});
+  return std::make_unique<FluxPipeline>(context, FluxComponents::load(context, options.files));
+}
+
+}  // namespace chipmunk
