@@ -31,12 +31,17 @@ Tensor placeholder(const Dims& shape, const std::string& name, const std::string
   for (int64_t size : shape) {
     representable = representable && size >= 0 && !__builtin_mul_overflow(bytes, size == 0 ? 1 : size, &bytes);
   }
-  std::shared_ptr<Storage> storage = representable ? reserve(static_cast<size_t>(bytes)) : nullptr;
-  if (storage == nullptr) {
+  if (!representable) {
     throw Error(ErrorCode::kInvalidConfig,
                 "weight \"" + name + "\": the config asks for an impossible shape " + to_string(shape), where);
   }
-  return Tensor(std::move(storage), 0, DType::kF32, shape);
+  if (std::shared_ptr<Storage> storage = reserve(static_cast<size_t>(bytes))) {
+    return Tensor(std::move(storage), 0, DType::kF32, shape);
+  }
+  // No address space for it: one element in every place is as good.
+  Dims strides = shape;
+  for (int i = 0; i < strides.rank(); ++i) strides[i] = 0;
+  return Tensor(allocate_host(sizeof(float)), 0, DType::kF32, shape, strides);
 }
 
 void append_list(std::string* text, const char* title, const std::vector<std::string>& items) {
