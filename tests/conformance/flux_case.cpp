@@ -1,12 +1,13 @@
 #include "conformance/flux_case.h"
 
+#include <algorithm>
+#include <cstdio>
 #include <exception>
 #include <functional>
 #include <utility>
 #include <vector>
 
 #include "chipmunk/error.h"
-#include "models/inferred_config.h"
 #include "ops/elementwise.h"
 #include "pipeline/flux_pipeline.h"
 #include "text/tokenizer_factory.h"
@@ -16,8 +17,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// A copy that later writes to the tensor's memory do not change: intermediates live in buffers that are reused.
 Tensor host_f32(const Context& context, const Tensor& tensor) {
-  return context.to_host(ops::to_dense(context, tensor, DType::kF32));
+  const Tensor copy = context.empty(tensor.shape(), DType::kF32);
+  ops::copy_into(context, tensor, copy);
+  return context.to_host(copy);
 }
 
 Tensor to_activation(const Context& context, const Tensor& host) {
@@ -111,21 +115,29 @@ void compute_transformer(const Context& context, const CaseFolder& folder, Resul
   }
 }
 
-/// Expected names "scheduler.<width>x<height>.n<steps>.{sigmas,timesteps}".
+/// <prefix>sigmas with the terminal 0, and <prefix>timesteps without it.
+void store_sigmas(const std::string& prefix, const std::vector<float>& sigmas, const FlowMatchConfig& config,
+                  Results& results) {
+  const int64_t count = static_cast<int64_t>(sigmas.size());
+  const Tensor sigma_tensor = make_host_tensor({count}, DType::kF32);
+  const Tensor timesteps = make_host_tensor({count - 1}, DType::kF32);
+  for (int64_t i = 0; i < count; ++i) {
+    const float sigma = sigmas[static_cast<size_t>(i)];
+    sigma_tensor.data_as<float>()[i] = sigma;
+    if (i + 1 < count) timesteps.data_as<float>()[i] = sigma * static_cast<float>(config.num_train_timesteps);
+  }
+  results[prefix + "sigmas"] = sigma_tensor;
+  results[prefix + "timesteps"] = timesteps;
+}
+
+/// Expected names "scheduler.<height>x<width>.n<steps>.{sigmas,timesteps}".
 void compute_scheduler(const Context&, const CaseFolder& folder, Results& results) {
   const FlowMatchConfig config = load_scheduler(CaseModel(folder).component("scheduler"), true, no_overrides());
   for (const auto& [name, expectation] : folder.expected()) {
     int width = 0, height = 0, steps = 0;
-    char what[16] = {};
-    if (std::sscanf(name.c_str(), "scheduler.%dx%d.n%d.%15s", &width, &height, &steps, what) != 4) continue;
+    if (std::sscanf(name.c_str(), "scheduler.%dx%d.n%d.sigmas", &height, &width, &steps) != 3) continue;
     const std::vector<float> sigmas = flow_match_sigmas(config, steps, (width / 16) * (height / 16));
-    const bool timesteps = std::string(what) == "timesteps";
-    const Tensor result = make_host_tensor({static_cast<int64_t>(sigmas.size()) - (timesteps ? 1 : 0)}, DType::kF32);
-    for (int64_t i = 0; i < result.numel(); ++i) {
-      const float sigma = sigmas[static_cast<size_t>(i)];
-      result.data_as<float>()[i] = timesteps ? sigma * static_cast<float>(config.num_train_timesteps) : sigma;
-    }
-    results[name] = result;
+    store_sigmas(name.substr(0, name.rfind('.') + 1), sigmas, config, results);
   }
 }
 
@@ -189,6 +201,8 @@ void compute_t5(const Context& context, const CaseFolder& folder, Results& resul
         if (name == "hidden.1") store_first_samples(folder, "t5.hidden1", host_f32(context, value), results);
       });
   store_first_samples(folder, "t5.last_hidden_state", host_f32(context, output), results);
+  // The reference's list of hidden states ends with the normed one.
+  if (t5.layers.size() == 1) store_first_samples(folder, "t5.hidden1", host_f32(context, output), results);
 }
 
 /// The tile sizes of the fixtures' tiled runs (case.json, "vae.tiled_decode.out").
@@ -231,6 +245,8 @@ void compute_pipeline(const FluxPipeline& pipeline, const CaseFolder& folder, co
   ops::copy_into(context, noise, inputs.latents);
 
   const int steps = static_cast<int>(params.integer("steps"));
+  const std::vector<float> sigmas = flow_match_sigmas(pipeline.components().scheduler, steps, inputs.geometry.tokens());
+  store_sigmas(prefix, sigmas, pipeline.components().scheduler, results);
   const Tensor step_latents = context.empty({steps, noise.dim(0), noise.dim(1), noise.dim(2)}, DType::kF32);
   pipeline.denoise(inputs, pipeline.schedule(steps, inputs.geometry), progress, [&](const Step& step, const Tensor&) {
     ops::copy_into(context, inputs.latents, step_latents.select(0, step.index));
