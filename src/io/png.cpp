@@ -28,6 +28,7 @@ struct Session {
   std::string* output = nullptr;
   std::string_view input;
   bool out_of_memory = false;
+  bool too_large = false;
 };
 
 void on_error(png_structp png, png_const_charp message) {
@@ -36,7 +37,11 @@ void on_error(png_structp png, png_const_charp message) {
   png_longjmp(png, 1);
 }
 
-void on_warning(png_structp, png_const_charp) {}
+/// Warnings are for writers of PNG tools, but for one: the error that follows it does not give the cause.
+void on_warning(png_structp png, png_const_charp message) {
+  auto* session = static_cast<Session*>(png_get_error_ptr(png));
+  if (std::strstr(message, "exceeds user limit") != nullptr) session->too_large = true;
+}
 
 void append_output(png_structp png, png_bytep data, size_t bytes) {
   auto* session = static_cast<Session*>(png_get_io_ptr(png));
@@ -225,9 +230,10 @@ std::vector<PngText> read_texts(const PngHandle& handle) {
 }
 
 [[noreturn]] void throw_malformed(const Session& session, const std::string& where) {
-  const std::string message = session.message;
-  const bool too_large = message.find("user limit") != message.npos;
-  throw Error(too_large ? ErrorCode::kUnsupported : ErrorCode::kInvalidFile, "not a readable PNG: " + message, where);
+  if (session.too_large) {
+    throw Error(ErrorCode::kUnsupported, "the PNG exceeds " + std::to_string(kMaxSide) + " pixels a side", where);
+  }
+  throw Error(ErrorCode::kInvalidFile, std::string("not a readable PNG: ") + session.message, where);
 }
 
 }  // namespace
