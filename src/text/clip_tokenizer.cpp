@@ -36,7 +36,8 @@ ClipTokenizer::ClipTokenizer(TokenizerInfo info, const BpeSpec& bpe, const std::
 
 TokenIds ClipTokenizer::encode(std::string_view utf8) const {
   check_utf8(utf8);
-  TokenIds ids{info().bos_id.value()};
+  TokenIds ids;
+  if (const auto bos_id = info().bos_id) ids.push_back(*bos_id);
   for (const AddedTokenMatcher::Piece& piece : raw_tokens_.split(utf8)) {
     if (piece.id != AddedTokenMatcher::kNoToken) {
       ids.push_back(piece.id);

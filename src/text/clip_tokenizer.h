@@ -14,7 +14,6 @@ namespace chipmunk::text {
 /// lower case, CLIP's splitting expression, byte-pair encoding; the result stands between begin and end token.
 class ClipTokenizer final : public Tokenizer {
  public:
-  /// info.bos_id must be set.
   ClipTokenizer(TokenizerInfo info, const BpeSpec& bpe, const std::vector<AddedToken>& added_tokens);
 
   TokenIds encode(std::string_view utf8) const override;

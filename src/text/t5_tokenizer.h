@@ -19,11 +19,11 @@ struct T5TextRules {
     Kind kind;
     bool strip_left = false;
     bool strip_right = false;
-    std::string content{};  ///< what two or more spaces become, of kReplaceSpaces
+    std::string content;  ///< what two or more spaces become, of kReplaceSpaces
   };
   enum class Prefix { kAlways, kFirst, kNever };
 
-  std::vector<Step> steps{{Step::Kind::kCharsMap}};
+  std::vector<Step> steps{{Step::Kind::kCharsMap, false, false, {}}};
   bool split_white_space = true;    ///< words end at white space, which is dropped
   bool split_words = true;          ///< words start at each space mark
   Prefix prefix = Prefix::kAlways;  ///< which stretches of text get a space mark in front

@@ -25,11 +25,22 @@ constexpr double kNoLimit = 1e9;
   throw Error(ErrorCode::kInvalidFile, message, file);
 }
 
+std::string shortened(std::string_view text) {
+  constexpr size_t kLongest = 200;
+  return text.size() <= kLongest ? std::string(text) : std::string(text.substr(0, kLongest)) + "...";
+}
+
+// A value as JSON; this also escapes what would break a message of one line.
+std::string shown(const json& value) { return shortened(value.dump(-1, ' ', false, json::error_handler_t::replace)); }
+
 json read_json(const std::filesystem::path& file) {
   try {
     return json::parse(read_file(file));
   } catch (const json::exception& error) {
-    invalid(file.string(), fmt::format("expected JSON: {}", error.what()));
+    // Without the library's own prefix ("[json.exception...] ") and at a readable length: it quotes what it last read.
+    std::string_view message = error.what();
+    if (const size_t prefix = message.find("] "); prefix != std::string_view::npos) message.remove_prefix(prefix + 2);
+    invalid(file.string(), fmt::format("expected JSON, found: {}", shortened(message)));
   }
 }
 
@@ -56,10 +67,10 @@ bool flag_of(const json& object, const char* key, bool fallback, const std::stri
   return found->get<bool>();
 }
 
-int32_t id_of(const json& value, const std::string& what, const std::string& file) {
+int32_t id_of(const json& value, const std::string& name, const std::string& file) {
   if (!value.is_number_integer() || value < 0 || value >= std::numeric_limits<int32_t>::max()) {
-    invalid(file, fmt::format("{}: expected an id between 0 and {}, found {}", what,
-                              std::numeric_limits<int32_t>::max() - 1, value.dump()));
+    invalid(file, fmt::format("{}: expected an id between 0 and {}, found {}", shown(name),
+                              std::numeric_limits<int32_t>::max() - 1, shown(value)));
   }
   return value.get<int32_t>();
 }
@@ -98,12 +109,10 @@ std::optional<int64_t> read_max_length(const json& config, const std::string& fi
   if (found->is_number() && found->get<double>() >= kNoLimit) return std::nullopt;
   if (!found->is_number_integer() || *found < 1) {
     throw Error(ErrorCode::kInvalidConfig,
-                fmt::format("model_max_length: expected a whole number of at least 1, found {}", found->dump()), file);
+                fmt::format("model_max_length: expected a whole number of at least 1, found {}", shown(*found)), file);
   }
   return found->get<int64_t>();
 }
-
-std::string escaped(std::string_view text) { return json(text).dump(-1, ' ', false, json::error_handler_t::replace); }
 
 BpeSpec bpe_from_json(const json& model, const std::string& file) {
   BpeSpec spec;
@@ -115,7 +124,7 @@ BpeSpec bpe_from_json(const json& model, const std::string& file) {
     throw Error(ErrorCode::kUnsupported, "a BPE model with \"ignore_merges\": true", file);
   }
   for (const auto& [token, id] : member(model, "vocab", json::value_t::object, file).items()) {
-    spec.vocab.emplace(token, id_of(id, escaped(token), file));
+    spec.vocab.emplace(token, id_of(id, token, file));
   }
   size_t index = 0;
   for (const json& merge : member(model, "merges", json::value_t::array, file)) {
@@ -127,7 +136,7 @@ BpeSpec bpe_from_json(const json& model, const std::string& file) {
     const std::string text = string_of(merge, what, file);
     const size_t space = text.find(' ');
     if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
-      invalid(file, fmt::format("{}: expected two tokens, found {}", what, escaped(text)));
+      invalid(file, fmt::format("{}: expected two tokens, found {}", what, shown(text)));
     }
     spec.merges.emplace_back(text.substr(0, space), text.substr(space + 1));
   }
@@ -162,14 +171,12 @@ std::vector<json> steps_of(const json& root, const char* key, const char* list, 
 }
 
 [[noreturn]] void unsupported_step(const char* what, const json& step, const std::string& file) {
-  std::string text = step.dump();
-  if (text.size() > 200) text = text.substr(0, 200) + "...";
-  throw Error(ErrorCode::kUnsupported, fmt::format("a {} {}", what, text), file);
+  throw Error(ErrorCode::kUnsupported, fmt::format("a {} {}", what, shown(step)), file);
 }
 
-void read_normalizer(const json& root, const std::string& file, TokenizerJson& out) {
+void read_normalizer(const json& root, const std::string& file, UnigramSpec& unigram, T5TextRules& rules) {
   using Step = T5TextRules::Step;
-  out.text_rules.steps.clear();
+  rules.steps.clear();
   bool has_charsmap = false;
   for (const json& step : steps_of(root, "normalizer", "normalizers", file)) {
     const std::string type = member(step, "type", json::value_t::string, file).get<std::string>();
@@ -177,14 +184,14 @@ void read_normalizer(const json& root, const std::string& file, TokenizerJson& o
       has_charsmap = true;
       const auto map = step.find("precompiled_charsmap");
       if (map == step.end() || map->is_null()) continue;
-      out.unigram->charsmap = decode_base64(string_of(*map, "precompiled_charsmap", file), file);
-      out.text_rules.steps.push_back({Step::Kind::kCharsMap, false, false, {}});
+      unigram.charsmap = decode_base64(string_of(*map, "precompiled_charsmap", file), file);
+      rules.steps.push_back({Step::Kind::kCharsMap, false, false, {}});
     } else if (type == "Strip") {
-      out.text_rules.steps.push_back(
+      rules.steps.push_back(
           {Step::Kind::kStrip, flag_of(step, "strip_left", true, file), flag_of(step, "strip_right", true, file), {}});
     } else if (type == "Replace" && step.value("pattern", json()) == json{{"Regex", " {2,}"}}) {
       const std::string content = string_of(step.value("content", json()), "content", file);
-      out.text_rules.steps.push_back({Step::Kind::kReplaceSpaces, false, false, content});
+      rules.steps.push_back({Step::Kind::kReplaceSpaces, false, false, content});
     } else {
       unsupported_step("normalizer", step, file);
     }
@@ -228,12 +235,12 @@ UnigramSpec unigram_from_json(const json& model, const std::string& file) {
   spec.file = file;
   spec.byte_fallback = flag_of(model, "byte_fallback", false, file);
   for (const json& entry : member(model, "vocab", json::value_t::array, file)) {
-    const std::string what = fmt::format("piece {}", spec.pieces.size());
+    const size_t id = spec.pieces.size();
     if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
-      invalid(file, fmt::format("{}: expected [text, score], found {}", what, entry.dump().substr(0, 100)));
+      invalid(file, fmt::format("piece {}: expected [text, score], found {}", id, shown(entry)));
     }
     UnigramSpec::Piece piece{entry[0].get<std::string>(), static_cast<float>(entry[1].get<double>())};
-    if (!std::isfinite(piece.score)) invalid(file, fmt::format("{}: its score is not finite", what));
+    if (!std::isfinite(piece.score)) invalid(file, fmt::format("piece {}: its score is not finite", id));
     const bool is_byte = piece.text.size() == 6 && piece.text.starts_with("<0x") && piece.text.back() == '>';
     if (spec.byte_fallback && is_byte) piece.type = UnigramSpec::PieceType::kByte;
     spec.pieces.push_back(std::move(piece));
@@ -286,7 +293,7 @@ TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
     for (const auto& [key, value] : member(content, "added_tokens_decoder", json::value_t::object, out.file).items()) {
       AddedToken token = added_token(value, "added token " + key, out.file);
       const bool digits = !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;
-      if (!digits) invalid(out.file, fmt::format("added_tokens_decoder: expected an id, found {}", escaped(key)));
+      if (!digits) invalid(out.file, fmt::format("added_tokens_decoder: expected an id, found {}", shown(key)));
       token.id = std::stoi(key);
       out.added_tokens.push_back(std::move(token));
     }
@@ -300,7 +307,7 @@ BpeSpec read_bpe_files(const std::filesystem::path& vocab_file, const std::files
   spec.merges_file = merges_file.string();
   const json vocab = read_json(vocab_file);
   if (!vocab.is_object()) invalid(spec.vocab_file, fmt::format("expected a JSON object, found {}", vocab.type_name()));
-  for (const auto& [token, id] : vocab.items()) spec.vocab.emplace(token, id_of(id, escaped(token), spec.vocab_file));
+  for (const auto& [token, id] : vocab.items()) spec.vocab.emplace(token, id_of(id, token, spec.vocab_file));
 
   const std::string content = read_file(merges_file);
   size_t line_number = 0;
@@ -314,7 +321,7 @@ BpeSpec read_bpe_files(const std::filesystem::path& vocab_file, const std::files
     const size_t space = line.find(' ');
     if (space == 0 || space == std::string_view::npos || space + 1 == line.size() ||
         line.find(' ', space + 1) != std::string_view::npos) {
-      invalid(spec.merges_file, fmt::format("line {}: expected two tokens, found {}", line_number, escaped(line)));
+      invalid(spec.merges_file, fmt::format("line {}: expected two tokens, found {}", line_number, shown(line)));
     }
     spec.merges.emplace_back(line.substr(0, space), line.substr(space + 1));
   }
@@ -329,7 +336,7 @@ TokenizerJson read_tokenizer_json(const std::filesystem::path& file) {
   if (const auto added = root.find("added_tokens"); added != root.end() && !added->is_null()) {
     for (const json& entry : member(root, "added_tokens", json::value_t::array, name)) {
       AddedToken token = added_token(entry, "added_tokens", name);
-      token.id = id_of(entry.is_object() ? entry.value("id", json()) : json(), escaped(token.content), name);
+      token.id = id_of(entry.is_object() ? entry.value("id", json()) : json(), token.content, name);
       out.added_tokens.push_back(std::move(token));
     }
   }
@@ -337,12 +344,13 @@ TokenizerJson read_tokenizer_json(const std::filesystem::path& file) {
   if (type == "BPE") {
     out.bpe = bpe_from_json(model, name);
   } else if (type == "Unigram") {
-    out.unigram = unigram_from_json(model, name);
-    read_normalizer(root, name, out);
+    UnigramSpec unigram = unigram_from_json(model, name);
+    read_normalizer(root, name, unigram, out.text_rules);
     read_pre_tokenizer(root, name, out.text_rules);
+    out.unigram = std::move(unigram);
   } else {
-    throw Error(ErrorCode::kUnsupported,
-                fmt::format("expected a model of type BPE or Unigram, found {}", escaped(type)), name);
+    throw Error(ErrorCode::kUnsupported, fmt::format("expected a model of type BPE or Unigram, found {}", shown(type)),
+                name);
   }
   return out;
 }

@@ -152,6 +152,7 @@ TEST_P(BothTokenizers, ThreadsGiveTheSameIds) {
   const TokenIds expected = tokenizer().encode("A cat holding a sign that says hello world");
   std::vector<TokenIds> got(4);
   std::vector<std::thread> threads;
+  threads.reserve(got.size());
   for (TokenIds& ids : got) {
     threads.emplace_back([&ids, this] {
       for (int i = 0; i < 50; ++i) ids = tokenizer().encode("A cat holding a sign that says hello world");

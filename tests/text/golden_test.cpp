@@ -40,7 +40,7 @@ void expect_golden(const Tokenizer& tokenizer, const std::string& name, const st
   ASSERT_EQ(ids.size() % prompts.size(), 0u);
   const size_t width = ids.size() / prompts.size();
   for (size_t i = 0; i < prompts.size(); ++i) {
-    SCOPED_TRACE(name + " " + kind + " prompt " + std::to_string(i) + ": " + prompts[i]);
+    SCOPED_TRACE(testing::Message() << name << " " << kind << " prompt " << i << ": " << prompts[i]);
     const FixedLengthTokens tokens = encode_to_length(tokenizer, prompts[i], static_cast<int64_t>(width));
     EXPECT_EQ(tokens.ids, TokenIds(ids.begin() + static_cast<std::ptrdiff_t>(i * width),
                                    ids.begin() + static_cast<std::ptrdiff_t>((i + 1) * width)));
