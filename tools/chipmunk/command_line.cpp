@@ -1,0 +1,263 @@
+#include "command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "commands.h"
+#include "console.h"
+
+// The only file that includes CLI11: the header costs seconds.
+namespace chipmunk::cli {
+namespace {
+
+// More threads than any machine has; OpenMP ends the program when the system refuses to start one.
+constexpr int kMaxThreads = 1024;
+
+constexpr const char* kDescription =
+    "Generates images with diffusion transformers, from checkpoint folders as Hugging Face serves them.";
+
+constexpr const char* kGenerateExamples = R"(Single files:
+  What they cannot tell has FLUX.1's values; a JSON file for --model-config changes
+  them: {"transformer": {...}, "vae": {...}, "text_encoder": {...},
+  "text_encoder_2": {...}, "scheduler": {...}}, with the keys of config.json.
+
+Output names:
+  One picture is written to --output. Several become NAME_000.png, NAME_001.png, ...
+  A name with %d or %03d numbers the pictures there. An existing folder (or a name
+  ending in /) gets image_000.png, image_001.png, ... Folders are not created.
+
+Prompt files:
+  One prompt a line, UTF-8. Blank lines and lines that start with # are skipped.
+  Every prompt uses the same seed; picture i of a batch uses seed + i.
+
+Examples:
+  chipmunk generate -p "a red circle above a blue square" -o out.png
+  chipmunk generate -m FLUX.1-dev -p "a cat" -W 768 -H 512 --steps 20 -s 42
+  chipmunk generate -m FLUX.1-dev --prompts prompts.txt -b 2 -o pictures/
+  chipmunk generate --diffusion-model flux1-dev.safetensors --vae ae.safetensors \
+      --clip_l clip_l.safetensors --t5xxl t5xxl_fp16.safetensors \
+      --clip-tokenizer tokenizer --t5-tokenizer tokenizer_2 -p "a cat"
+
+Exit codes: 0 done, 2 bad use, 1 any other error, 130 stopped by Ctrl-C.)";
+
+constexpr const char* kInspectExamples = R"(Examples:
+  chipmunk inspect FLUX.1-dev
+  chipmunk inspect ae.safetensors --tensors
+  chipmunk inspect FLUX.1-dev --json
+
+Exit codes: 0 complete, 1 if something is missing or broken.)";
+
+constexpr const char* kScheduleExamples = R"(Examples:
+  chipmunk schedule --steps 20
+  chipmunk schedule -m FLUX.1-dev -W 768 -H 512 --json)";
+
+/// Groups of the help text, in the order of their first use.
+constexpr const char* kModelGroup = "Model";
+constexpr const char* kPromptGroup = "Prompt";
+constexpr const char* kPictureGroup = "Picture";
+constexpr const char* kMachineGroup = "Machine";
+constexpr const char* kOutputGroup = "Output";
+
+template <typename Value>
+CLI::Option* add(CLI::App* app, const char* names, Value& value, const char* type, const char* help,
+                 const char* group) {
+  return app->add_option(names, value, help)->option_text(type)->group(group);
+}
+
+/// An empty path is a shell variable that was not set; it must not stand for a default.
+std::string check_path(const std::string& path) { return path.empty() ? "expected a path, found an empty one" : ""; }
+
+void add_model_options(CLI::App* app, ModelFiles* files) {
+  add(app, "-m,--model", files->model, "DIR",
+      "Model folder with model_index.json. Without it and without single files: the model that comes with Chipmunk",
+      kModelGroup)
+      ->check(check_path);
+  const auto part = [app](const char* name, std::filesystem::path& path, const char* type, const char* help) {
+    add(app, name, path, type, help, kModelGroup)->check(check_path);
+  };
+  part("--diffusion-model", files->diffusion_model, "PATH",
+       "Transformer: single file or folder; wins over the model's");
+  part("--vae", files->vae, "PATH", "VAE: single file or folder; wins over the model's");
+  part("--clip_l", files->clip_l, "PATH", "CLIP text encoder: single file or folder; wins over the model's");
+  part("--t5xxl", files->t5xxl, "PATH", "T5 encoder: single file or folder; wins over the model's");
+  part("--clip-tokenizer", files->clip_tokenizer, "DIR", "Folder with CLIP's vocab.json and merges.txt");
+  part("--t5-tokenizer", files->t5_tokenizer, "DIR", "Folder with T5's tokenizer.json or spiece.model");
+  part("--model-config", files->model_config, "FILE", "JSON with settings that single files cannot tell, see below");
+}
+
+void add_prompt_options(CLI::App* app, GenerateOptions* options) {
+  GenerateRequest& request = options->request;
+  auto* prompt = app->add_option_function<std::string>(
+      "-p,--prompt",
+      [options](const std::string& text) {
+        options->request.prompt = text;
+        options->has_prompt = true;
+      },
+      "What the picture shows; may be empty");
+  prompt->option_text("TEXT")->group(kPromptGroup);
+  add(app, "--prompts", options->prompts_file, "FILE", "Many prompts without loading the model again, see below",
+      kPromptGroup)
+      ->check(check_path)
+      ->excludes(prompt);
+  add(app, "-n,--negative-prompt", request.negative_prompt, "TEXT",
+      "What the picture should not show; needs --true-cfg-scale above 1", kPromptGroup);
+  add(app, "--true-cfg-scale", request.true_cfg_scale, "FLOAT [1]",
+      "Classifier-free guidance with a second forward a step; 1 is off", kPromptGroup);
+  app->add_option_function<float>(
+         "--guidance,--guidance-scale",
+         [options](const float& scale) {
+           options->request.guidance_scale = scale;
+           options->has_guidance = true;
+         },
+         "Distilled guidance, for models that have it (FLUX.1-dev)")
+      ->option_text("FLOAT [3.5]")
+      ->group(kPromptGroup);
+  add(app, "--max-sequence-length", request.max_sequence_length, "INT [512]",
+      "Tokens that T5 reads of a prompt, up to 512 and what the tokenizer allows", kPromptGroup);
+}
+
+void add_picture_options(CLI::App* app, GenerateOptions* options) {
+  GenerateRequest& request = options->request;
+  add(app, "-W,--width", request.width, "INT [0]", "Pixels, a multiple of 16; 0 for the model's native size",
+      kPictureGroup);
+  add(app, "-H,--height", request.height, "INT [0]", "Pixels, a multiple of 16; 0 for the model's native size",
+      kPictureGroup);
+  add(app, "--steps", request.steps, "INT [28]", "Denoising steps, 1 to 1000", kPictureGroup);
+  add(app, "-s,--seed", request.seed, "INT [-1]", "Same seed, same picture; -1 draws one and prints it", kPictureGroup);
+  add(app, "-b,--batch-count", request.batch_count, "INT [1]", "Pictures of each prompt, in one forward", kPictureGroup)
+      ->check(CLI::Range(1, 64));
+  auto* on = app->add_flag_callback(
+      "--vae-tiling", [&request] { request.vae_tiling = VaeTiling::kOn; },
+      "Decode in tiles, which takes less memory. Default: above 1024 x 1024 pixels");
+  auto* off = app->add_flag_callback(
+      "--no-vae-tiling", [&request] { request.vae_tiling = VaeTiling::kOff; }, "Decode in one piece at any size");
+  on->group(kPictureGroup)->option_text(" ")->excludes(off);
+  off->group(kPictureGroup)->option_text(" ");
+}
+
+void add_machine_options(CLI::App* app, GenerateOptions* options) {
+  add(app, "--device", options->device, "cpu|cuda[:i]|auto [auto]", "Where to compute; auto: cuda if there is one",
+      kMachineGroup);
+  add(app, "--threads", options->threads, "INT [0]", "CPU threads; 0 for all cores", kMachineGroup)
+      ->check(CLI::Range(0, kMaxThreads));
+}
+
+PreviewMode parse_preview(const std::string& name) {
+  if (name == "none") return PreviewMode::kNone;
+  if (name == "proj") return PreviewMode::kProjection;
+  if (name == "vae") return PreviewMode::kVae;
+  throw CLI::ValidationError("--preview", "expected none, proj or vae, found \"" + name + "\"");
+}
+
+void add_output_options(CLI::App* app, GenerateOptions* options) {
+  GenerateRequest& request = options->request;
+  add(app, "-o,--output", options->output, "PATH [output.png]", "Where pictures go, see below", kOutputGroup);
+  app->add_option_function<std::string>(
+         "--preview", [&request](const std::string& name) { request.preview = parse_preview(name); },
+         "Write what the picture would be while steps go on: proj is fast and coarse, vae runs the decoder")
+      ->option_text("none|proj|vae [none]")
+      ->group(kOutputGroup);
+  add(app, "--preview-interval", request.preview_interval, "INT [1]", "Steps between previews", kOutputGroup);
+  add(app, "--preview-path", options->preview_path, "FILE [preview.png]", "File that each preview replaces",
+      kOutputGroup);
+  app->add_flag("--json", options->json, "One JSON object on stdout at the end, in place of the paths")
+      ->group(kOutputGroup);
+  app->add_flag("--quiet", options->quiet, "No progress on stderr, only notices and errors")->group(kOutputGroup);
+}
+
+void add_generate(CLI::App* app, ParsedCommand* command) {
+  auto options = std::make_shared<GenerateOptions>();
+  CLI::App* generate = app->add_subcommand("generate", "Make pictures from prompts");
+  add_model_options(generate, &options->files);
+  add_prompt_options(generate, options.get());
+  add_picture_options(generate, options.get());
+  add_machine_options(generate, options.get());
+  add_output_options(generate, options.get());
+  generate->footer(kGenerateExamples);
+  generate->callback([command, options] { command->run = [options] { return run_generate(*options); }; });
+}
+
+void add_inspect(CLI::App* app, ParsedCommand* command) {
+  auto options = std::make_shared<InspectOptions>();
+  CLI::App* inspect =
+      app->add_subcommand("inspect", "Show what a model folder or file holds, and what is missing of it");
+  inspect->add_option("path", options->path, "Model folder, component folder or .safetensors file")
+      ->option_text("PATH")
+      ->check(check_path)
+      ->required();
+  inspect->add_flag("--tensors", options->tensors, "List every tensor with its dtype and shape");
+  inspect->add_flag("--json", options->json, "One JSON object on stdout");
+  inspect->footer(kInspectExamples);
+  inspect->callback([command, options] { command->run = [options] { return run_inspect(*options); }; });
+}
+
+void add_schedule(CLI::App* app, ParsedCommand* command) {
+  auto options = std::make_shared<ScheduleOptions>();
+  CLI::App* schedule = app->add_subcommand("schedule", "Show the denoising steps of a run, without running it");
+  schedule->add_option("-m,--model", options->model, "Model folder; default: FLUX.1-dev's settings")
+      ->option_text("DIR");
+  schedule->add_option("-W,--width", options->width, "Pixels; 0 for the model's native size")->option_text("INT [0]");
+  schedule->add_option("-H,--height", options->height, "Pixels; 0 for the model's native size")->option_text("INT [0]");
+  schedule->add_option("--steps", options->steps, "Denoising steps, 1 to 1000")->option_text("INT [28]");
+  schedule->add_flag("--json", options->json, "One JSON object on stdout");
+  schedule->footer(kScheduleExamples);
+  schedule->callback([command, options] { command->run = [options] { return run_schedule(*options); }; });
+}
+
+/// CLI11 says less about a missing or unknown command. Empty if the first argument is fine.
+std::string check_command(const CLI::App& app, int argc, char** argv) {
+  if (argc >= 2 && std::string_view(argv[1]).starts_with('-')) return {};
+  std::string known;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (argc >= 2 && command->get_name() == argv[1]) return {};
+    known += (known.empty() ? "" : ", ") + command->get_name();
+  }
+  return (argc < 2 ? "no command" : "unknown command \"" + std::string(argv[1]) + "\"") + ": expected one of " + known;
+}
+
+/// The command whose help a mistake should point to.
+std::string help_command(const CLI::App& app) {
+  for (const CLI::App* command : app.get_subcommands()) return "chipmunk " + command->get_name() + " --help";
+  return "chipmunk --help";
+}
+
+int report_bad_use(const CLI::App& app, std::string message) {
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  print_error(message + " (see " + help_command(app) + ")");
+  return kExitBadUse;
+}
+
+}  // namespace
+
+ParsedCommand parse_command_line(int argc, char** argv) {
+  ParsedCommand command;
+  CLI::App app(kDescription, "chipmunk");
+  app.set_version_flag("--version", "chipmunk " CHIPMUNK_VERSION);
+  app.require_subcommand(1);
+  app.footer("Details: chipmunk COMMAND --help");
+  app.get_formatter()->column_width(36);
+  add_generate(&app, &command);
+  add_inspect(&app, &command);
+  add_schedule(&app, &command);
+  app.add_subcommand("version", "Show the version, how it was built and which devices there are")->callback([&command] {
+    command.run = [] { return run_version(); };
+  });
+
+  if (const std::string message = check_command(app, argc, argv); !message.empty()) {
+    command.exit_code = report_bad_use(app, message);
+    return command;
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    command.run = nullptr;
+    // Help and version come as exceptions too, with code 0; exit() prints them.
+    command.exit_code = error.get_exit_code() == 0 ? app.exit(error) : report_bad_use(app, error.what());
+  }
+  return command;
+}
+
+}  // namespace chipmunk::cli

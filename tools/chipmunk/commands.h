@@ -1,0 +1,51 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "chipmunk/pipeline.h"
+
+/// The commands of the program. Each run_*() writes its result to stdout, throws chipmunk::Error (bad use is
+/// kInvalidArgument) and returns the exit code otherwise.
+namespace chipmunk::cli {
+
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitError = 1;
+inline constexpr int kExitBadUse = 2;
+inline constexpr int kExitInterrupted = 130;  ///< as a shell reports a program that SIGINT ended
+
+struct GenerateOptions {
+  ModelFiles files;
+  GenerateRequest request;  ///< what all pictures share; prompt and seed are filled in per job
+  bool has_prompt = false;  ///< --prompt was given; an empty prompt is a prompt
+  std::filesystem::path prompts_file;
+  bool has_guidance = false;  ///< --guidance was given, so that a model without it gets a notice
+  std::filesystem::path output = "output.png";
+  std::filesystem::path preview_path = "preview.png";
+  std::string device = "auto";
+  int threads = 0;
+  bool json = false;
+  bool quiet = false;
+
+  GenerateOptions() { request.seed = -1; }  ///< -1: a random seed for every prompt
+};
+
+struct InspectOptions {
+  std::filesystem::path path;
+  bool tensors = false;
+  bool json = false;
+};
+
+struct ScheduleOptions {
+  std::filesystem::path model;  ///< empty: FLUX.1-dev's settings
+  int width = 0, height = 0;    ///< 0: the model's native size
+  int steps = 28;
+  bool json = false;
+};
+
+int run_generate(const GenerateOptions& options);
+int run_inspect(const InspectOptions& options);
+int run_schedule(const ScheduleOptions& options);
+int run_version();
+
+}  // namespace chipmunk::cli

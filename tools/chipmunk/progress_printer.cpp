@@ -1,0 +1,91 @@
+#include "progress_printer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "console.h"
+#include "interrupt.h"
+#include "io/png.h"
+
+namespace chipmunk::cli {
+namespace {
+
+constexpr int kBarCells = 24;
+// Plain lines a run at most, so that a log stays short.
+constexpr int kPlainLines = 10;
+
+std::string make_bar(int done, int total) {
+  const int filled = static_cast<int>(static_cast<int64_t>(done) * kBarCells / std::max(total, 1));
+  return "[" + std::string(static_cast<size_t>(filled), '#') +
+         std::string(static_cast<size_t>(kBarCells - filled), '.') + "]";
+}
+
+void write_stderr(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
+}
+
+}  // namespace
+
+std::string format_duration(double seconds) {
+  const auto whole = static_cast<int64_t>(std::llround(std::max(seconds, 0.0)));
+  if (whole < 60) return fmt::format("{} s", whole);
+  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
+  return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
+}
+
+void ProgressPrinter::line(const std::string& text) {
+  if (options_.quiet) return;
+  end_bar();
+  write_stderr(text + "\n");
+}
+
+void ProgressPrinter::on_stage(std::string_view stage) {
+  stage_ = (title_.empty() ? "" : title_ + ", ") + std::string(stage);
+  stage_start_ = std::chrono::steady_clock::now();
+  line(stage_);
+}
+
+void ProgressPrinter::on_step(const StepReport& report) {
+  if (options_.quiet) return;
+  const int done = report.index + 1;
+  // The wall clock, and so previews too: what the user waits for.
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - stage_start_;
+  const double seconds_per_step = elapsed.count() / done;
+  const std::string status = fmt::format("step {}/{}, {:.2f} s/step, {} left", done, report.total, seconds_per_step,
+                                         format_duration(seconds_per_step * (report.total - done)));
+  if (options_.terminal) {
+    draw(make_bar(done, report.total) + " " + status);
+    if (done == report.total) end_bar();
+    return;
+  }
+  const auto tenth = [&report](int steps) { return static_cast<int64_t>(steps) * kPlainLines / report.total; };
+  if (tenth(done) != tenth(done - 1)) write_stderr(stage_ + ": " + status + "\n");
+}
+
+void ProgressPrinter::on_preview(const Frames& frames, int) {
+  write_png(options_.preview_path, frames.width, frames.height, frames.rgb);
+}
+
+void ProgressPrinter::on_notice(std::string_view message) {
+  end_bar();
+  print_notice(title_.empty() ? std::string(message) : title_ + ": " + std::string(message));
+}
+
+bool ProgressPrinter::cancelled() { return interrupted(); }
+
+void ProgressPrinter::draw(const std::string& text) {
+  // Carriage return, text, clear what a longer bar left behind.
+  write_stderr("\r" + text + "\033[K");
+  bar_open_ = true;
+}
+
+void ProgressPrinter::end_bar() {
+  if (bar_open_) write_stderr("\n");
+  bar_open_ = false;
+}
+
+}  // namespace chipmunk::cli
