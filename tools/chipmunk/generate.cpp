@@ -36,7 +36,12 @@ double milliseconds_since(Clock::time_point start) {
 
 Device choose_device(const std::string& name) {
   if (name == "auto") return {cuda_device_count() > 0 ? DeviceKind::kCuda : DeviceKind::kCpu, 0};
-  return parse_device(name);
+  try {
+    return parse_device(name);
+  } catch (const Error&) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "--device: expected auto, cpu, cuda or cuda:<index>, found \"" + name + "\"");
+  }
 }
 
 /// The files to load, the default model where nothing is named.
@@ -112,6 +117,13 @@ size_t peak_resident_bytes() {
   return static_cast<size_t>(usage.ru_maxrss) * 1024;  // Linux counts in KiB
 }
 
+std::string summary(const GenerateResult& result) {
+  return fmt::format("done in {}: text {:.2f} s, denoising {:.2f} s, decoding {:.2f} s; peak memory {:.0f} MiB",
+                     format_duration((result.text_ms + result.denoise_ms + result.decode_ms) / 1e3),
+                     result.text_ms / 1e3, result.denoise_ms / 1e3, result.decode_ms / 1e3,
+                     static_cast<double>(result.peak_memory_bytes) / (1 << 20));
+}
+
 /// A loaded model with what all prompts of a run share.
 class Run {
  public:
@@ -131,10 +143,7 @@ class Run {
       if (options_.request.seed == -1) print_seed(requests[i].seed, progress);
       const GenerateResult result = pipeline_->generate(requests[i], *progress);
       for (size_t sample = 0; sample < result.samples.size(); ++sample) write(requests[i], result, sample);
-      progress->line(fmt::format(
-          "done in {}: text {:.2f} s, denoising {:.2f} s, decoding {:.2f} s, peak memory {:.2f} GiB",
-          format_duration((result.text_ms + result.denoise_ms + result.decode_ms) / 1e3), result.text_ms / 1e3,
-          result.denoise_ms / 1e3, result.decode_ms / 1e3, static_cast<double>(result.peak_memory_bytes) / (1 << 30)));
+      progress->line(summary(result));
     }
   }
 

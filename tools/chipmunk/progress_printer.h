@@ -42,7 +42,7 @@ class ProgressPrinter : public ProgressSink {
   std::chrono::steady_clock::time_point stage_start_;
 };
 
-/// "45 s", "3 min 05 s", "2 h 07 min".
+/// "4.5 s", "45 s", "3 min 05 s", "2 h 07 min".
 std::string format_duration(double seconds);
 
 }  // namespace chipmunk::cli
