@@ -42,6 +42,11 @@ CharsMap::CharsMap(std::string_view blob, std::string where) : where_(std::move(
   if (replacements_.empty() || replacements_.back() != '\0') {
     throw Error(ErrorCode::kInvalidFile, "the character map is damaged: its last replacement has no end", where_);
   }
+  try {
+    check_utf8(replacements_);
+  } catch (const Error& error) {
+    throw Error(ErrorCode::kInvalidFile, fmt::format("the character map is damaged: {}", error.what()), where_);
+  }
 }
 
 uint32_t CharsMap::unit(size_t index) const {
@@ -63,7 +68,9 @@ std::optional<std::string_view> CharsMap::replacement(std::string_view text) con
     node ^= offset(current);
     if (!has_leaf(current)) continue;
     const uint32_t start = value(unit(node));
-    if (start >= replacements_.size()) {
+    const bool inside = start < replacements_.size();
+    const bool in_character = inside && (static_cast<unsigned char>(replacements_[start]) & 0xc0) == 0x80;
+    if (!inside || in_character) {
       throw Error(
           ErrorCode::kInvalidFile,
           fmt::format("the character map is damaged: replacement at {} of {} bytes", start, replacements_.size()),

@@ -125,6 +125,7 @@ TEST(CharsMap, DamagedMapsAreRefusedOrFail) {
         "\x05\x00\x00\x00\x00\x00\x00\x00\x00"sv, "\x04\x00\x00\x00\x00\x00\x00\x00x"sv}) {
     EXPECT_THROW(CharsMap(blob, "test"), Error) << testing::PrintToString(blob);
   }
+  EXPECT_THROW(CharsMap("\x04\x00\x00\x00\x00\x00\x00\x00\xff\x00"sv, "test"), Error) << "not UTF-8";
   // A root that points far behind the trie.
   const CharsMap outside("\x04\x00\x00\x00\x00\xff\xff\xffx\x00"sv, "test");
   EXPECT_THROW(outside.normalize("a"), Error);
