@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/context.h"
 #include "core/float_formats.h"
 #include "core/philox.h"
 #include "io/config.h"
