@@ -20,6 +20,7 @@ namespace fs = std::filesystem;
 // Large enough that a system call per block costs nothing, small enough to forget about.
 constexpr size_t kBufferBytes = 1 << 16;
 constexpr int kNameAttempts = 100;
+constexpr size_t kKeptNameBytes = 200;
 
 /// The file that a name stands for: links resolved, so that a rename replaces the file and not the link.
 fs::path resolve(const fs::path& path) {
@@ -28,11 +29,12 @@ fs::path resolve(const fs::path& path) {
   return error ? path : resolved;
 }
 
-/// A name beside `path` that no other file of this process asks for.
+/// A name beside `path` that no other file of this process asks for. A long name is cut: with the additions it could
+/// exceed what the file system allows.
 fs::path temporary_name(const fs::path& path) {
   static std::atomic<unsigned> counter{0};  // only keeps names apart
-  return path.parent_path() /
-         ("." + path.filename().string() + "." + std::to_string(::getpid()) + "." + std::to_string(counter++) + ".tmp");
+  const std::string suffix = "." + std::to_string(::getpid()) + "." + std::to_string(counter++) + ".tmp";
+  return path.parent_path() / ("." + path.filename().string().substr(0, kKeptNameBytes) + suffix);
 }
 
 }  // namespace

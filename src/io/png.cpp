@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kMaxSide = 16384;
 constexpr size_t kMaxFileBytes = size_t{1} << 30;
-constexpr size_t kMaxChunkBytes = 64u << 20;  // a text that unpacks to more is an attack, not a prompt
+constexpr size_t kMaxChunkBytes = 8u << 20;  // a text that unpacks to more is an attack, not a prompt
 constexpr size_t kChannels = 3;
 constexpr int kCompressionLevel = 6;
 

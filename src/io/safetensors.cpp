@@ -21,6 +21,7 @@ constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 /// Throws unless the tensors follow each other without overlap or hole from 0 to data_bytes.
 void check_layout(const std::map<std::string, SafetensorsEntry>& entries, size_t data_bytes, const std::string& where) {
   std::vector<std::pair<const std::string*, const SafetensorsEntry*>> ordered;
+  ordered.reserve(entries.size());
   for (const auto& [name, entry] : entries) ordered.emplace_back(&name, &entry);
   std::sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) {
     return std::pair(a.second->offset, a.second->bytes) < std::pair(b.second->offset, b.second->bytes);
@@ -72,6 +73,7 @@ SafetensorsHeader plan_layout(const std::map<std::string, Tensor>& tensors,
                               const std::map<std::string, std::string>& metadata,
                               std::vector<const Tensor*>* write_order) {
   std::vector<std::pair<const std::string*, const Tensor*>> ordered;
+  ordered.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors) ordered.emplace_back(&name, &tensor);
   std::stable_sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) {
     return size_of(a.second->dtype()) > size_of(b.second->dtype());
@@ -124,6 +126,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(std:
 
 std::vector<std::string> SafetensorsFile::names() const {
   std::vector<std::string> result;
+  result.reserve(entries_.size());
   for (const auto& [name, entry] : entries_) result.push_back(name);
   return result;
 }

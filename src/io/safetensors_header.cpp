@@ -66,33 +66,42 @@ std::optional<uint64_t> total_bits(const std::vector<uint64_t>& shape, uint64_t 
   return has_zero ? 0 : static_cast<uint64_t>(total);
 }
 
+[[noreturn]] void fail_entry(const std::string& name, const std::string& message, const std::string& where,
+                             ErrorCode code = ErrorCode::kInvalidFile) {
+  throw Error(code, "tensor \"" + name + "\": " + message, where);
+}
+
 SafetensorsEntry check_entry(const std::string& name, const RawEntry& raw, const std::string& where) {
-  const auto fail = [&](const std::string& message, ErrorCode code = ErrorCode::kInvalidFile) {
-    throw Error(code, "tensor \"" + name + "\": " + message, where);
-  };
-  if (!raw.dtype) fail("the header gives no dtype");
-  if (!raw.shape) fail("the header gives no shape");
-  if (!raw.data_offsets) fail("the header gives no data_offsets");
-  const FormatType* type = find_type(*raw.dtype);
-  if (type == nullptr) fail("unknown dtype \"" + *raw.dtype + "\"");
-  if (raw.data_offsets->size() != 2) fail("expected two data_offsets, found " + join(*raw.data_offsets));
-  const uint64_t begin = (*raw.data_offsets)[0];
-  const uint64_t end = (*raw.data_offsets)[1];
-  if (begin > end) fail("data_offsets " + join(*raw.data_offsets) + " end before they begin");
-  const std::optional<uint64_t> bits = total_bits(*raw.shape, type->bits);
-  if (!bits) fail("shape " + join(*raw.shape) + " of " + *raw.dtype + " is too large");
-  if (*bits % 8 != 0) fail("shape " + join(*raw.shape) + " of " + *raw.dtype + " is no whole number of bytes");
-  if (*bits / 8 != end - begin) {
-    fail("shape " + join(*raw.shape) + " of " + *raw.dtype + " needs " + std::to_string(*bits / 8) +
-         " bytes, data_offsets " + join(*raw.data_offsets) + " give " + std::to_string(end - begin));
+  if (!raw.dtype) fail_entry(name, "the header gives no dtype", where);
+  if (!raw.shape) fail_entry(name, "the header gives no shape", where);
+  if (!raw.data_offsets) fail_entry(name, "the header gives no data_offsets", where);
+  const std::string& dtype = *raw.dtype;
+  const std::vector<uint64_t>& shape = *raw.shape;
+  const std::vector<uint64_t>& offsets = *raw.data_offsets;
+  const std::string range = "data_offsets " + join(offsets);
+  const std::string what = "shape " + join(shape) + " of " + dtype;
+
+  const FormatType* type = find_type(dtype);
+  if (type == nullptr) fail_entry(name, "unknown dtype \"" + dtype + "\"", where);
+  if (offsets.size() != 2) fail_entry(name, "expected two offsets, found " + range, where);
+  if (offsets[0] > offsets[1]) fail_entry(name, range + " end before they begin", where);
+  const uint64_t bytes = offsets[1] - offsets[0];
+  const std::optional<uint64_t> bits = total_bits(shape, type->bits);
+  if (!bits) fail_entry(name, what + " is too large", where);
+  if (*bits % 8 != 0) fail_entry(name, what + " is no whole number of bytes", where);
+  if (*bits / 8 != bytes) {
+    fail_entry(name,
+               what + " needs " + std::to_string(*bits / 8) + " bytes, " + range + " give " + std::to_string(bytes),
+               where);
   }
-  if (raw.shape->size() > Dims::kMaxRank) {
-    fail("has " + std::to_string(raw.shape->size()) + " dimensions, at most " + std::to_string(Dims::kMaxRank) +
-             " are supported",
-         ErrorCode::kUnsupported);
+  if (shape.size() > Dims::kMaxRank) {
+    fail_entry(
+        name,
+        std::to_string(shape.size()) + " dimensions, at most " + std::to_string(Dims::kMaxRank) + " are supported",
+        where, ErrorCode::kUnsupported);
   }
-  SafetensorsEntry entry{*raw.dtype, type->dtype, {}, begin, end - begin};
-  for (uint64_t size : *raw.shape) entry.shape.push_back(static_cast<int64_t>(size));
+  SafetensorsEntry entry{dtype, type->dtype, {}, offsets[0], bytes};
+  for (uint64_t size : shape) entry.shape.push_back(static_cast<int64_t>(size));
   return entry;
 }
 
@@ -148,8 +157,9 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 
   bool number_unsigned(number_unsigned_t value) override {
     if (skipped()) return true;
-    if (level_ != 3) unexpected("the number " + std::to_string(value));
-    (*current_list())->push_back(value);
+    std::optional<std::vector<uint64_t>>* list = level_ == 3 ? current_list() : nullptr;
+    if (list == nullptr || !*list) unexpected("the number " + std::to_string(value));
+    (*list)->push_back(value);
     return true;
   }
 
@@ -264,6 +274,7 @@ std::string safetensors_name(DType dtype) {
 std::string format_safetensors_header(const SafetensorsHeader& header) {
   // Written by hand around the strings, in the order of the data: a JSON tree would sort by name.
   std::vector<std::pair<const std::string*, const SafetensorsEntry*>> ordered;
+  ordered.reserve(header.entries.size());
   for (const auto& [name, entry] : header.entries) ordered.emplace_back(&name, &entry);
   std::stable_sort(ordered.begin(), ordered.end(),
                    [](const auto& a, const auto& b) { return a.second->offset < b.second->offset; });

@@ -1,5 +1,6 @@
 // Which files hold a model's weights, and opening them.
 #include <algorithm>
+#include <map>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -21,18 +22,22 @@ bool is_file(const fs::path& path) {
   return fs::is_regular_file(path, error);
 }
 
-/// The weight names of an index with the shard that each is in. An index comes from the network: it must not make the
-/// engine open anything beside the folder's own files.
+/// An index comes from the network: it must not make the engine open anything beside the folder's own files.
+void check_shard_name(const std::string& shard, const std::string& weight, const fs::path& index) {
+  const std::string separators("/\\\0", 3);
+  if (!shard.empty() && shard != "." && shard != ".." && shard.find_first_of(separators) == shard.npos) return;
+  throw Error(ErrorCode::kInvalidFile,
+              "weight \"" + weight + "\": expected the name of a file beside the index, found \"" + shard + "\"",
+              index.string());
+}
+
+/// The weight names of an index with the shard that each is in.
 std::vector<std::pair<std::string, std::string>> read_index(const fs::path& path) {
   const JsonConfig weight_map = JsonConfig::load(path).object("weight_map");
   std::vector<std::pair<std::string, std::string>> result;
   for (const std::string& name : weight_map.keys()) {
     std::string shard = weight_map.string(name);
-    if (shard.empty() || shard == "." || shard == ".." || shard.find_first_of(std::string("/\\\0", 3)) != shard.npos) {
-      throw Error(ErrorCode::kInvalidFile,
-                  "weight \"" + name + "\": expected the name of a file beside the index, found \"" + shard + "\"",
-                  path.string());
-    }
+    check_shard_name(shard, name, path);
     result.emplace_back(name, std::move(shard));
   }
   if (result.empty()) throw Error(ErrorCode::kInvalidFile, "the index lists no weights", path.string());
@@ -61,9 +66,9 @@ std::vector<fs::path> list_folder(const fs::path& folder, const std::string& end
 
 /// An index such as model.safetensors.index.fp16.json or model.fp16.safetensors.index.json: both are in use.
 fs::path find_index(const fs::path& folder, const std::string& stem, const std::string& variant) {
-  const fs::path inside = folder / (stem + variant + ".safetensors.index.json");
+  fs::path inside = folder / (stem + variant + ".safetensors.index.json");
   if (is_file(inside)) return inside;
-  const fs::path outside = folder / (stem + ".safetensors.index" + variant + ".json");
+  fs::path outside = folder / (stem + ".safetensors.index" + variant + ".json");
   return is_file(outside) ? outside : fs::path();
 }
 
@@ -73,6 +78,19 @@ std::shared_ptr<const SafetensorsFile> open_shard(const fs::path& shard, const f
                 "the shard \"" + shard.filename().string() + "\" that the index lists is not there", index.string());
   }
   return std::make_shared<const SafetensorsFile>(shard);
+}
+
+/// Throws unless every name of the index is in the shard that the index gives.
+void check_index(const fs::path& index, const std::vector<std::shared_ptr<const SafetensorsFile>>& files) {
+  std::map<std::string, const SafetensorsFile*> by_name;
+  for (const auto& file : files) by_name[file->path().filename().string()] = file.get();
+  const auto fail = [&index](const std::string& weight, const std::string& shard) {
+    throw Error(ErrorCode::kInvalidFile,
+                "weight \"" + weight + "\" is not in the shard \"" + shard + "\" that the index names", index.string());
+  };
+  for (const auto& [name, shard] : read_index(index)) {
+    if (!by_name.at(shard)->contains(name)) fail(name, shard);
+  }
 }
 
 }  // namespace
@@ -107,19 +125,9 @@ WeightMap WeightMap::open(const fs::path& path) {
   }
   const WeightFiles found = find_weight_files(path);
   std::vector<std::shared_ptr<const SafetensorsFile>> files;
+  files.reserve(found.shards.size());
   for (const fs::path& shard : found.shards) files.push_back(open_shard(shard, found.index));
-  if (!found.index.empty()) {
-    for (const auto& [name, shard] : read_index(found.index)) {
-      const auto file = std::find_if(files.begin(), files.end(), [&shard = shard](const auto& candidate) {
-        return candidate->path().filename() == shard;
-      });
-      if (!(*file)->contains(name)) {
-        throw Error(ErrorCode::kInvalidFile,
-                    "weight \"" + name + "\" is not in the shard \"" + shard + "\" that the index names",
-                    found.index.string());
-      }
-    }
-  }
+  if (!found.index.empty()) check_index(found.index, files);
   return WeightMap(path.string(), std::move(files));
 }
 

@@ -105,6 +105,7 @@ const std::string& WeightMap::where() const { return state_->where; }
 
 std::vector<std::string> WeightMap::names() const {
   std::vector<std::string> result;
+  result.reserve(state_->weights.size());
   for (const auto& [name, weight] : state_->weights) result.push_back(name);
   return result;
 }
@@ -167,6 +168,7 @@ WeightScope WeightMap::scope(const std::string& prefix) { return WeightScope(*th
 void WeightMap::finish() const {
   const auto texts = [](const std::map<std::string, std::string>& problems) {
     std::vector<std::string> result;
+    result.reserve(problems.size());
     for (const auto& [name, text] : problems) result.push_back(text);
     return result;
   };
@@ -201,6 +203,7 @@ int64_t WeightMap::parameter_count() const {
 
 std::vector<std::filesystem::path> WeightMap::files() const {
   std::vector<std::filesystem::path> result;
+  result.reserve(state_->files.size());
   for (const auto& file : state_->files) result.push_back(file->path());
   return result;
 }

@@ -101,6 +101,17 @@ TEST(AtomicFile, KeepsALinkAndReplacesItsTarget) {
   EXPECT_EQ(read_all(target), "new");
 }
 
+TEST(AtomicFile, RelativeAndLongNames) {
+  const TempFolder folder;
+  const fs::path before = fs::current_path();
+  fs::current_path(folder.path());
+  const std::string longest(255, 'n');
+  write_file("here", "x");
+  write_file(longest, "y");
+  fs::current_path(before);
+  EXPECT_EQ(folder.list(), (std::vector<std::string>{"here", longest}));
+}
+
 TEST(AtomicFile, HasTheUsualPermissions) {
   const TempFolder folder;
   write_file(folder / "out", "x");

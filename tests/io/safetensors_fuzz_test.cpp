@@ -11,7 +11,7 @@ namespace {
 using test::counting_tensor;
 using test::TempFolder;
 
-constexpr int kRounds = 4000;
+constexpr int kRounds = 2000;
 
 std::string valid_file(const TempFolder& folder) {
   const std::map<std::string, Tensor> tensors = {{"first.weight", counting_tensor({3, 4}, DType::kF32)},
