@@ -1,0 +1,117 @@
+#include <algorithm>
+
+#include "cpu/cpu_backend.h"
+#include "cpu/linear_kernels.h"
+#include "cpu/threads.h"
+#include "cpu/workspace.h"
+
+namespace chipmunk {
+namespace {
+
+using namespace cpu;
+
+/// Packed weights held at a time: far below a layer's f32 copy, and enough tiles to keep all threads busy.
+constexpr int64_t kPanelBytes = int64_t{16} << 20;
+
+const float* offset_or_null(const In& in, int64_t offset) { return in.data == nullptr ? nullptr : f32(in) + offset; }
+
+void run_few_rows(int threads, const LinearParams& params, const float* bias) {
+  FewRows few{};
+  few.bias = bias;
+  few.weight = params.weight.data;
+  few.weight_dtype = params.weight.dtype;
+  few.weight_stride = params.weight_row_stride;
+  few.depth = params.in_features;
+  few.activation = params.activation;
+  for (int64_t b = 0; b < params.batch; ++b) {
+    for (int64_t t = 0; t < params.rows; ++t) {
+      const int64_t r = few.rows++;
+      few.x[r] = f32(params.x) + b * params.x_batch_stride + t * params.x_row_stride;
+      few.out[r] = f32(params.out) + b * params.out_batch_stride + t * params.out_row_stride;
+      few.residual[r] =
+          offset_or_null(params.residual, b * params.residual_batch_stride + t * params.residual_row_stride);
+      few.gate[r] = offset_or_null(params.gate, b * params.gate_batch_stride);
+    }
+  }
+  parallel_rows(threads, params.out_features, params.in_features,
+                [&](int64_t begin, int64_t end) { linear_few_rows(few, begin, end); });
+}
+
+/// Multiplies all rows with output features [first, first + columns), whose packed weights are `panels`.
+void run_panels(int threads, const LinearParams& params, const float* bias, const float* panels, int64_t first,
+                int64_t columns, float* scratch) {
+  const int64_t row_tiles = divide_up(params.rows, kLinearTileRows);
+  const int64_t column_tiles = divide_up(columns, kLinearTileColumns);
+  parallel_for(threads, params.batch * row_tiles * column_tiles, [&](int64_t task, int worker) {
+    const int64_t b = task / (row_tiles * column_tiles);
+    const int64_t row = task / column_tiles % row_tiles * kLinearTileRows;
+    const int64_t column = task % column_tiles * kLinearTileColumns;
+    const int64_t feature = first + column;
+    LinearTile tile{};
+    tile.x = f32(params.x) + b * params.x_batch_stride + row * params.x_row_stride;
+    tile.x_stride = params.x_row_stride;
+    tile.panels = panels + column * params.in_features;
+    tile.out = f32(params.out) + b * params.out_batch_stride + row * params.out_row_stride + feature;
+    tile.out_stride = params.out_row_stride;
+    tile.rows = std::min(kLinearTileRows, params.rows - row);
+    tile.columns = std::min(kLinearTileColumns, columns - column);
+    tile.depth = params.in_features;
+    tile.epilogue.bias = bias == nullptr ? nullptr : bias + feature;
+    tile.epilogue.gate = offset_or_null(params.gate, b * params.gate_batch_stride + feature);
+    tile.epilogue.residual =
+        offset_or_null(params.residual, b * params.residual_batch_stride + row * params.residual_row_stride + feature);
+    tile.epilogue.residual_stride = params.residual_row_stride;
+    tile.epilogue.activation = params.activation;
+    tile.scratch = scratch + worker * kLinearScratchFloats;
+    linear_tile(tile);
+  });
+}
+
+/// Without gates the samples of a batch are only more rows, if they lie at equal distances.
+LinearParams merge_batch(const LinearParams& params) {
+  const bool mergeable =
+      params.gate.data == nullptr && params.x_batch_stride == params.rows * params.x_row_stride &&
+      params.out_batch_stride == params.rows * params.out_row_stride &&
+      (params.residual.data == nullptr || params.residual_batch_stride == params.rows * params.residual_row_stride);
+  if (!mergeable || params.batch == 0) return params;
+  LinearParams merged = params;
+  merged.rows *= params.batch;
+  merged.batch = 1;
+  return merged;
+}
+
+}  // namespace
+
+void CpuBackend::linear(const Context& context, const LinearParams& given) {
+  require_f32(given.x.dtype, "linear: x");
+  require_f32(given.gate.dtype, "linear: gate");
+  require_f32(given.residual.dtype, "linear: residual");
+  require_f32(given.out.dtype, "linear: out");
+  const LinearParams params = merge_batch(given);
+  if (params.batch * params.rows == 0 || params.out_features == 0) return;
+  const F32Vector bias(context, params.bias, params.out_features);
+  if (params.batch * params.rows <= kMaxFewRows) return run_few_rows(threads_, params, bias.data());
+
+  const int64_t width = panel_width();
+  const int64_t panel_floats = width * std::max<int64_t>(params.in_features, 1);
+  const int64_t affordable = kPanelBytes / static_cast<int64_t>(sizeof(float)) / panel_floats * width;
+  const int64_t columns_at_once =
+      std::min(round_up(params.out_features, width), affordable >= kLinearTileColumns
+                                                         ? affordable / kLinearTileColumns * kLinearTileColumns
+                                                         : std::max(affordable, width));
+  const Workspace panels(context, columns_at_once * params.in_features);
+  const Workspace scratch(context, threads_ * kLinearScratchFloats);
+  for (int64_t first = 0; first < params.out_features; first += columns_at_once) {
+    const int64_t columns = std::min(columns_at_once, params.out_features - first);
+    parallel_for(threads_, divide_up(columns, width), [&](int64_t i, int) {
+      const int64_t feature = first + i * width;
+      const auto offset = static_cast<size_t>(feature * params.weight_row_stride) * size_of(params.weight.dtype);
+      pack_weights(static_cast<const char*>(params.weight.data) + offset, params.weight.dtype, params.weight_row_stride,
+                   std::min(width, params.out_features - feature), params.in_features,
+                   panels.data() + i * panel_floats);
+    });
+    run_panels(threads_, params, bias.data(), panels.data(), first, columns, scratch.data());
+  }
+}
+
+}  // namespace chipmunk
