@@ -55,6 +55,10 @@ void axpby_row_simd(float alpha, const float* a, bool a_repeats, float beta, con
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include <algorithm>
+
+#include "core/float_formats.h"
+#include "cpu/convert.h"
 #include "cpu/cpu_backend.h"
 #include "cpu/strided_loop.h"
 #include "cpu/threads.h"
@@ -107,29 +111,55 @@ void CpuBackend::gated_activation(const Context&, const GatedActivationParams& p
   });
 }
 
+namespace {
+
+/// Values of an operand that are brought to f32 at a time: they stay in the first-level cache.
+constexpr int64_t kAxpbyBlock = 1024;
+
+/// One operand of a row: where it starts, and how to read it as dense f32 (or as one repeated value).
+struct AxpbyOperand {
+  const char* data;
+  DType dtype;
+  int64_t step;
+
+  /// n values from index `first` on, in `buffer` unless they can be read where they are.
+  const float* read(int64_t first, int64_t n, float* buffer) const {
+    const int64_t index = first * step;
+    if (dtype == DType::kF32 && (step == 0 || step == 1)) return reinterpret_cast<const float*>(data) + index;
+    if (step == 1) {
+      upcast(data + index * static_cast<int64_t>(size_of(dtype)), dtype, buffer, n);
+    } else {
+      for (int64_t i = 0; i < (step == 0 ? 1 : n); ++i) buffer[i] = load_as_float(data, dtype, index + i * step);
+    }
+    return buffer;
+  }
+};
+
+AxpbyOperand operand_at(const In& in, int64_t offset, int64_t step) {
+  return {static_cast<const char*>(in.data) + offset * static_cast<int64_t>(size_of(in.dtype)), in.dtype, step};
+}
+
+}  // namespace
+
 void CpuBackend::axpby(const Context&, const AxpbyParams& params) {
-  require_f32(params.a.dtype, "axpby: a");
-  require_f32(params.b.dtype, "axpby: b");
   require_f32(params.out.dtype, "axpby: out");
   const auto kernel = HWY_DYNAMIC_DISPATCH(axpby_row_simd);
   const StridedLoop<3> loop(params.rank, params.shape, {params.out_strides, params.a_strides, params.b_strides});
   const auto [out_step, a_step, b_step] = loop.inner_strides();
-  const int64_t n = loop.inner_size();
-  const bool dense = (out_step == 1 || n == 1) && a_step <= 1 && b_step <= 1 && a_step >= 0 && b_step >= 0;
-  parallel_rows(threads_, loop.rows(), n, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const auto [out_offset, a_offset, b_offset] = loop.offsets(r);
-      float* out = f32(params.out) + out_offset;
-      const float* a = f32(params.a) + a_offset;
-      const float* b = f32(params.b) + b_offset;
-      if (dense) {
-        kernel(params.alpha, a, a_step == 0, params.beta, b, b_step == 0, n, out);
-      } else {
-        for (int64_t i = 0; i < n; ++i) {
-          out[i * out_step] = params.alpha * a[i * a_step] + params.beta * b[i * b_step];
-        }
-      }
-    }
+  const int64_t n = loop.inner_size(), blocks = divide_up(n, kAxpbyBlock);
+  const auto run_block = [&, out_stride = out_step, a_stride = a_step, b_stride = b_step](int64_t r, int64_t first) {
+    float a_buffer[kAxpbyBlock], b_buffer[kAxpbyBlock], out_buffer[kAxpbyBlock];
+    const int64_t count = std::min(kAxpbyBlock, n - first);
+    const auto [out_offset, a_offset, b_offset] = loop.offsets(r);
+    const float* a = operand_at(params.a, a_offset, a_stride).read(first, count, a_buffer);
+    const float* b = operand_at(params.b, b_offset, b_stride).read(first, count, b_buffer);
+    float* out = f32(params.out) + out_offset + first * out_stride;
+    const bool dense = out_stride == 1 || n == 1;
+    kernel(params.alpha, a, a_stride == 0, params.beta, b, b_stride == 0, count, dense ? out : out_buffer);
+    for (int64_t i = 0; !dense && i < count; ++i) out[i * out_stride] = out_buffer[i];
+  };
+  parallel_rows(threads_, loop.rows() * blocks, std::min(n, kAxpbyBlock), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) run_block(i / blocks, i % blocks * kAxpbyBlock);
   });
 }
 
