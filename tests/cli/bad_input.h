@@ -18,7 +18,7 @@ struct BadInput {
   int exit_code;
   /// All of them must be part of stderr: the culprit, what was expected, what was found.
   std::vector<std::string> message;
-  std::function<void(Workbench&)> prepare = {};
+  std::function<void(Workbench&)> prepare = nullptr;
   ProgramOptions options = {};
 };
 

@@ -9,6 +9,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+const std::string kVersion = std::string("chipmunk ") + CHIPMUNK_VERSION;
+
 void expect_parts(const std::string& text, const std::vector<std::string>& parts) {
   for (const std::string& part : parts) {
     EXPECT_NE(text.find(part), std::string::npos) << "expected \"" << part << "\" in: " << text;
@@ -30,10 +32,10 @@ TEST(Help, EveryCommandHasOne) {
 TEST(Version, SaysHowItWasBuilt) {
   const ProgramResult result = run_chipmunk({"version"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
-  expect_parts(result.out, {"chipmunk " CHIPMUNK_VERSION, "compiler: ", "build type: ", "CUDA", "threads"});
+  expect_parts(result.out, {kVersion, "compiler: ", "build type: ", "CUDA", "threads"});
   const ProgramResult flag = run_chipmunk({"--version"});
   EXPECT_EQ(flag.exit_code, 0);
-  EXPECT_EQ(flag.out, "chipmunk " CHIPMUNK_VERSION "\n");
+  EXPECT_EQ(flag.out, kVersion + "\n");
 }
 
 TEST(Inspect, DescribesAFolder) {

@@ -37,12 +37,17 @@ struct Pipe {
   }
 };
 
+/// In the child: makes `file` one of the standard streams.
+void redirect(int file, int stream) {
+  if (file < 0 || ::dup2(file, stream) < 0) ::_exit(126);
+}
+
 /// In the child, between fork and exec.
 void prepare_child(const ProgramOptions& options, const Pipe& out, const Pipe& err) {
-  ::dup2(::open("/dev/null", O_RDONLY), STDIN_FILENO);
+  redirect(::open("/dev/null", O_RDONLY), STDIN_FILENO);
   const int out_file = options.stdout_path.empty() ? out.ends[1] : ::open(options.stdout_path.c_str(), O_WRONLY);
-  ::dup2(out_file, STDOUT_FILENO);
-  ::dup2(err.ends[1], STDERR_FILENO);
+  redirect(out_file, STDOUT_FILENO);
+  redirect(err.ends[1], STDERR_FILENO);
   if (!options.working_folder.empty() && ::chdir(options.working_folder.c_str()) != 0) ::_exit(126);
   if (options.file_size_limit) {
     const rlimit limit{*options.file_size_limit, *options.file_size_limit};
@@ -68,6 +73,7 @@ ProgramResult run_chipmunk(const std::vector<std::string>& arguments, const Prog
   std::vector<std::string> words = {CHIPMUNK_BINARY_DIR "/chipmunk"};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
 

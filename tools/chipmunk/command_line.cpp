@@ -2,9 +2,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 #include "commands.h"
 #include "console.h"
@@ -31,7 +33,8 @@ Output names:
 
 Prompt files:
   One prompt a line, UTF-8. Blank lines and lines that start with # are skipped.
-  Every prompt uses the same seed; picture i of a batch uses seed + i.
+  Every prompt uses the same --seed, or draws its own; picture i of a batch uses
+  seed + i.
 
 Examples:
   chipmunk generate -p "a red circle above a blue square" -o out.png
@@ -119,6 +122,15 @@ void add_prompt_options(CLI::App* app, GenerateOptions* options) {
       "Tokens that T5 reads of a prompt, up to 512 and what the tokenizer allows", kPromptGroup);
 }
 
+/// CLI11 takes integers that do not fit into 64 bits for the largest one.
+int64_t parse_seed(const std::string& text) {
+  int64_t seed = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, seed);
+  if (error == std::errc() && stop == end) return seed;
+  throw CLI::ValidationError("--seed", "expected an integer of 64 bits, found \"" + text + "\"");
+}
+
 void add_picture_options(CLI::App* app, GenerateOptions* options) {
   GenerateRequest& request = options->request;
   add(app, "-W,--width", request.width, "INT [0]", "Pixels, a multiple of 16; 0 for the model's native size",
@@ -126,7 +138,11 @@ void add_picture_options(CLI::App* app, GenerateOptions* options) {
   add(app, "-H,--height", request.height, "INT [0]", "Pixels, a multiple of 16; 0 for the model's native size",
       kPictureGroup);
   add(app, "--steps", request.steps, "INT [28]", "Denoising steps, 1 to 1000", kPictureGroup);
-  add(app, "-s,--seed", request.seed, "INT [-1]", "Same seed, same picture; -1 draws one and prints it", kPictureGroup);
+  app->add_option_function<std::string>(
+         "-s,--seed", [&request](const std::string& text) { request.seed = parse_seed(text); },
+         "Same seed, same picture; -1 draws one and prints it")
+      ->option_text("INT [-1]")
+      ->group(kPictureGroup);
   add(app, "-b,--batch-count", request.batch_count, "INT [1]", "Pictures of each prompt, in one forward", kPictureGroup)
       ->check(CLI::Range(1, 64));
   auto* on = app->add_flag_callback(

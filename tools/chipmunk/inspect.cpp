@@ -68,13 +68,17 @@ std::string describe(const ModelDescription& model, bool with_tensors) {
   return text;
 }
 
-/// The defects in one line: "incomplete model: text_encoder: missing config.json; vae: ...".
+/// The defects in one line: "text_encoder: missing config.json; vae: ...".
 std::string list_defects(const ModelDescription& model) {
   std::string text;
+  const auto append = [&text](const ComponentDescription& component, const char* kind, const std::string& item) {
+    if (!text.empty()) text += "; ";
+    text +=
+        component.name.empty() ? fmt::format("{}{}", kind, item) : fmt::format("{}: {}{}", component.name, kind, item);
+  };
   for (const ComponentDescription& component : model.components) {
-    const std::string name = component.name.empty() ? "" : component.name + ": ";
-    for (const std::string& item : component.missing) text += (text.empty() ? "" : "; ") + name + "missing " + item;
-    for (const std::string& item : component.broken) text += (text.empty() ? "" : "; ") + name + item;
+    for (const std::string& item : component.missing) append(component, "missing ", item);
+    for (const std::string& item : component.broken) append(component, "", item);
   }
   return text;
 }
