@@ -11,7 +11,8 @@ function(chipmunk_add_library name dir)
   endif()
 endfunction()
 
-# chipmunk_add_test(<name> <dir> [libraries...]): the program chipmunk_test_<name> of all tests in one folder.
+# chipmunk_add_test(<name> <dir> [libraries...]): the program chipmunk_test_<name> of all tests in one folder. Tests with
+# "Slow" in their name get the label slow, all others quick.
 function(chipmunk_add_test name dir)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${dir}/*.cpp)
   if(NOT sources)
@@ -23,5 +24,8 @@ function(chipmunk_add_test name dir)
     CHIPMUNK_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
     CHIPMUNK_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
     CHIPMUNK_BINARY_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
-  gtest_discover_tests(chipmunk_test_${name} DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 600)
+  gtest_discover_tests(chipmunk_test_${name} DISCOVERY_MODE PRE_TEST TEST_FILTER "-*Slow*"
+                       TEST_LIST ${name}_quick_tests PROPERTIES TIMEOUT 600 LABELS quick)
+  gtest_discover_tests(chipmunk_test_${name} DISCOVERY_MODE PRE_TEST TEST_FILTER "*Slow*"
+                       TEST_LIST ${name}_slow_tests PROPERTIES TIMEOUT 1200 LABELS slow)
 endfunction()
