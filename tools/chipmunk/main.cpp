@@ -2,11 +2,13 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <string_view>
 
 #include "chipmunk/error.h"
 #include "command_line.h"
 #include "commands.h"
 #include "console.h"
+#include "openmp_settings.h"
 
 namespace {
 
@@ -20,6 +22,7 @@ int exit_code(const chipmunk::Error& error) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "generate") cli::limit_openmp_spinning(argv);
   // Writing past a file size limit is reported like any other failed write, not by ending the program.
   std::signal(SIGXFSZ, SIG_IGN);
   try {
