@@ -1,7 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
-#include <set>
+#include <iterator>
 #include <sstream>
 
 #include "bad_input.h"
@@ -31,6 +31,11 @@ Names lines_of(const std::string& text) {
   std::istringstream stream(text);
   for (std::string line; std::getline(stream, line);) lines.push_back(line);
   return lines;
+}
+
+Names words(const std::string& text) {
+  std::istringstream stream(text);
+  return {std::istream_iterator<std::string>(stream), {}};
 }
 
 size_t count_of(const std::string& text, const std::string& part) {
@@ -228,38 +233,35 @@ TEST(Generate, GuidanceWithoutEffectIsSaid) {
 
 TEST(Generate, PartsInPlaceOfAModelFolder) {
   const Workbench bench;
-  ASSERT_EQ(generate(bench, {}).exit_code, 0);
-  const ProgramResult result = run_chipmunk(bench.expand({"generate",
-                                                          "--diffusion-model",
-                                                          "{model}/transformer",
-                                                          "--vae",
-                                                          "{model}/vae/diffusion_pytorch_model.safetensors",
-                                                          "--clip_l",
-                                                          "{model}/text_encoder/model.safetensors",
-                                                          "--t5xxl",
-                                                          "{model}/text_encoder_2",
-                                                          "--clip-tokenizer",
-                                                          "{model}/tokenizer",
-                                                          "--t5-tokenizer",
-                                                          "{model}/tokenizer_2",
-                                                          "--prompt",
-                                                          "a cat",
-                                                          "-W",
-                                                          "32",
-                                                          "-H",
-                                                          "32",
-                                                          "--steps",
-                                                          "1",
-                                                          "--seed",
-                                                          "1",
-                                                          "--threads",
-                                                          "1",
-                                                          "--device",
-                                                          "cpu",
-                                                          "-o",
-                                                          "{out}/parts.png"}));
+  ASSERT_EQ(generate(bench, {{"--prompt", "cat"}}).exit_code, 0);
+  const ProgramResult result = run_chipmunk(bench.expand(
+      words("generate --diffusion-model {model}/transformer --vae {model}/vae/diffusion_pytorch_model.safetensors "
+            "--clip_l {model}/text_encoder/model.safetensors --t5xxl {model}/text_encoder_2 "
+            "--clip-tokenizer {model}/tokenizer --t5-tokenizer {model}/tokenizer_2 "
+            "-p cat -W 32 -H 32 --steps 1 -s 1 --threads 1 --device cpu -o {out}/parts.png")));
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_TRUE(read_png(bench.output() / "parts.png").pixels == read_png(bench.output() / "picture.png").pixels);
+}
+
+TEST(Generate, OriginalSingleFilesWithAModelConfig) {
+  const Workbench bench;
+  ASSERT_EQ(generate(bench, {{"--prompt", "cat"}}).exit_code, 0);
+  // Beside the weights lies no config.json, as in downloads of single files.
+  fs::copy_file(bench.model() / "text_encoder/model.safetensors", bench.folder() / "clip_l.safetensors");
+  fs::copy_file(bench.model() / "text_encoder_2/model.safetensors", bench.folder() / "t5xxl.safetensors");
+  const Json config = {{"transformer", {{"axes_dims_rope", {8, 12, 12}}}},
+                       {"vae", {{"norm_num_groups", 4}}},
+                       {"text_encoder", {{"num_attention_heads", 4}}}};
+  write_text(bench.folder() / "overrides.json", config.dump());
+  const ProgramResult result = run_chipmunk(bench.expand(
+      words("generate --diffusion-model {data}/golden/flux-original/model/flux1-tiny.safetensors "
+            "--vae {data}/golden/flux-original/model/ae.safetensors --clip_l {tmp}/clip_l.safetensors "
+            "--t5xxl {tmp}/t5xxl.safetensors --clip-tokenizer {model}/tokenizer --t5-tokenizer {model}/tokenizer_2 "
+            "--model-config {tmp}/overrides.json "
+            "-p cat -W 32 -H 32 --steps 1 -s 1 --threads 1 --device cpu -o {out}/single.png")));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_TRUE(read_png(bench.output() / "single.png").pixels == read_png(bench.output() / "picture.png").pixels);
+  EXPECT_NE(parameters_of(bench.output() / "single.png").find("Model: flux1-tiny,"), std::string::npos);
 }
 
 TEST(Generate, PreviewsReplaceOneFile) {
