@@ -1,0 +1,173 @@
+#include "ops/linear.h"
+
+#include <cmath>
+#include <limits>
+
+#include "support/op_test.h"
+
+namespace chipmunk::test {
+namespace {
+
+struct LinearCase {
+  const char* name;
+  int64_t batch, rows, in_features, out_features;
+  DType weight_dtype = DType::kF32;
+  Activation activation = Activation::kNone;
+  bool bias = false, gate = false, residual = false;
+  int64_t pad = 0;  // of every operand that may be a view: strided rows and batches
+};
+
+const LinearCase kCases[] = {
+    // regular
+    {"plain", 1, 64, 64, 64},
+    {"bias", 1, 33, 48, 40, DType::kF32, Activation::kNone, true},
+    {"gelu", 2, 20, 32, 64, DType::kF32, Activation::kGeluTanh, true},
+    {"gate_residual", 2, 40, 64, 96, DType::kF32, Activation::kNone, true, true, true},
+    {"everything", 3, 17, 40, 72, DType::kBF16, Activation::kGeluTanh, true, true, true, 3},
+    // corner: one, primes, just past a tile
+    {"one_by_one", 1, 1, 1, 1},
+    {"one_by_one_many_rows", 1, 9, 1, 1},
+    {"primes", 1, 127, 257, 131, DType::kBF16, Activation::kNone, true},
+    {"primes_batched", 3, 13, 31, 37, DType::kF16, Activation::kSilu, true, true, true, 1},
+    {"past_row_tile", 1, 127, 16, 33},
+    {"past_column_tile", 1, 10, 19, 513, DType::kBF16},
+    {"past_depth_tile", 1, 15, 513, 34, DType::kBF16},
+    {"wide_panel", 1, 12, 2100, 2500, DType::kBF16, Activation::kNone, true},
+    {"strided", 2, 29, 24, 50, DType::kF32, Activation::kNone, true, false, true, 5},
+    // each weight dtype, many rows and few
+    {"bf16", 1, 50, 70, 90, DType::kBF16},
+    {"f16", 1, 50, 70, 90, DType::kF16},
+    {"f8_e4m3", 1, 50, 70, 90, DType::kF8E4M3},
+    {"f8_e5m2", 1, 50, 70, 90, DType::kF8E5M2},
+    {"few_f32", 1, 1, 97, 67, DType::kF32, Activation::kSilu, true},
+    {"few_bf16", 1, 2, 512, 130, DType::kBF16, Activation::kNone, true},
+    {"few_f16", 1, 3, 97, 67, DType::kF16},
+    {"few_f8_e4m3", 1, 5, 97, 67, DType::kF8E4M3},
+    {"few_f8_e5m2", 1, 7, 97, 67, DType::kF8E5M2},
+    {"few_everything", 2, 4, 131, 101, DType::kBF16, Activation::kGeluTanh, true, true, true, 2},
+    // each activation
+    {"gelu_erf", 1, 20, 30, 40, DType::kF32, Activation::kGeluErf, true},
+    {"quick_gelu", 1, 20, 30, 40, DType::kF32, Activation::kQuickGelu, true},
+    {"relu", 1, 20, 30, 40, DType::kF32, Activation::kRelu, true},
+};
+
+class LinearTest : public OpCaseTest<LinearCase> {
+ protected:
+  struct Problem {
+    Tensor x;
+    Linear layer;
+    ops::LinearEpilogue epilogue;
+    Dims out_shape;
+  };
+
+  Problem make_problem(const LinearCase& c) {
+    Problem problem;
+    problem.out_shape = {c.batch, c.rows, c.out_features};
+    problem.x = random_view({c.batch, c.rows, c.in_features}, c.pad);
+    problem.layer.weight = random_view({c.out_features, c.in_features}, c.weight_dtype, c.pad, 0.5f);
+    if (c.bias) problem.layer.bias = random({c.out_features}, c.weight_dtype);
+    problem.epilogue.activation = c.activation;
+    if (c.gate) problem.epilogue.gate = random_view({c.batch, c.out_features}, c.pad);
+    if (c.residual) problem.epilogue.residual = random_view(problem.out_shape, c.pad);
+    return problem;
+  }
+
+  Reference reference(const Problem& problem) {
+    return reference_linear({read(problem.x), read(problem.layer.weight), read(problem.layer.bias),
+                             read(problem.epilogue.gate), read(problem.epilogue.residual),
+                             problem.epilogue.activation});
+  }
+
+  static double factor(const LinearCase& c) { return 4.0 + std::sqrt(static_cast<double>(c.in_features)); }
+};
+
+TEST_P(LinearTest, MatchesReference) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const Problem problem = make_problem(test_case());
+  const GuardedView out = make_guarded_view(context(), problem.out_shape, 2, context().activation_dtype());
+  ops::linear_into(context(), problem.x, problem.layer, out.view, problem.epilogue);
+  expect_close(read(out.view), reference(problem), factor(test_case()));
+  expect_untouched(context(), out);
+}
+
+TEST_P(LinearTest, SameBitsTwice) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const Problem problem = make_problem(test_case());
+  const Array first = read(ops::linear(context(), problem.x, problem.layer, problem.epilogue));
+  expect_equal(read(ops::linear(context(), problem.x, problem.layer, problem.epilogue)), first);
+  if (device_name() != "cpu") return;
+  // On the CPU the thread count changes nothing either.
+  open("cpu", 1);
+  const Problem same = make_problem(test_case());
+  expect_equal(read(ops::linear(context(), same.x, same.layer, same.epilogue)), first);
+}
+
+CHIPMUNK_INSTANTIATE(LinearTest, ::testing::ValuesIn(kCases));
+
+class LinearFormsTest : public OpCaseTest<OnlyCase> {};
+
+TEST_P(LinearFormsTest, OutMayBeResidual) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  for (const int64_t rows : {int64_t{2}, int64_t{150}}) {
+    const Tensor x = random({1, rows, 40}), gate = random({1, 600}), in_place = random({1, rows, 600});
+    const Linear layer{random({600, 40}, DType::kBF16), random({600})};
+    const Reference expected = reference_linear(
+        {read(x), read(layer.weight), read(layer.bias), read(gate), read(in_place), Activation::kNone});
+    ops::linear_into(context(), x, layer, in_place, {Activation::kNone, gate, in_place});
+    expect_close(read(in_place), expected, 12.0);
+  }
+}
+
+TEST_P(LinearFormsTest, WeightMayBeASliceOfRowsOrColumns) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const Tensor weight = random({90, 80}, DType::kBF16);
+  for (const Tensor& part :
+       {weight.slice(0, 17, 60), weight.slice(1, 32, 80), weight.slice(1, 40, 71).slice(0, 3, 5)}) {
+    for (const int64_t rows : {int64_t{3}, int64_t{21}}) {
+      const Tensor x = random({rows, part.dim(1)});
+      const Array x_rows = read(x.unsqueeze(0));
+      Reference expected = reference_linear({x_rows, read(part), {}, {}, {}, Activation::kNone});
+      expected.value.shape = {rows, part.dim(0)};
+      expect_close(read(ops::linear(context(), x, {part, {}})), expected, 12.0);
+    }
+  }
+}
+
+TEST_P(LinearFormsTest, OutMayBeASliceOfColumns) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const Tensor x = random({30, 24});
+  const Linear first{random({40, 24}), {}}, second{random({50, 24}), {}};
+  const Tensor joined = context().empty({30, 90});
+  ops::linear_into(context(), x, first, joined.slice(1, 0, 40));
+  ops::linear_into(context(), x, second, joined.slice(1, 40, 90));
+  expect_equal(read(joined.slice(1, 0, 40)), read(ops::linear(context(), x, first)));
+  expect_equal(read(joined.slice(1, 40, 90)), read(ops::linear(context(), x, second)));
+}
+
+TEST_P(LinearFormsTest, EmptyInputs) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const Linear layer{random({5, 4}), {}};
+  EXPECT_EQ(ops::linear(context(), random({0, 4}), layer).numel(), 0);
+  // A sum over nothing leaves the bias.
+  const Linear no_inputs{random({5, 0}), random({5})};
+  const Array out = read(ops::linear(context(), random({20, 0}), no_inputs));
+  const Array bias = read(no_inputs.bias);
+  for (int64_t i = 0; i < 100; ++i) EXPECT_EQ(out[i], bias[i % 5]);
+}
+
+TEST_P(LinearFormsTest, NanReachesItsRowAndNoOther) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  for (const Activation activation : {Activation::kNone, Activation::kRelu, Activation::kGeluTanh, Activation::kSilu,
+                                      Activation::kQuickGelu, Activation::kGeluErf}) {
+    std::vector<float> values(20 * 8, 1.0f);
+    values[5 * 8 + 3] = std::numeric_limits<float>::quiet_NaN();
+    const Array out =
+        read(ops::linear(context(), from_floats({20, 8}, values), {random({24, 8}), {}}, {activation, {}, {}}));
+    for (int64_t i = 0; i < 20 * 24; ++i) EXPECT_EQ(std::isnan(out[i]), i / 24 == 5) << i;
+  }
+}
+
+CHIPMUNK_INSTANTIATE(LinearFormsTest, ::testing::Values(OnlyCase{}));
+
+}  // namespace
+}  // namespace chipmunk::test

@@ -1,0 +1,129 @@
+#include "ops/norm.h"
+
+#include <cmath>
+#include <limits>
+
+#include "support/op_test.h"
+
+namespace chipmunk::test {
+namespace {
+
+struct NormCase {
+  const char* name;
+  int64_t batch, rows, channels;
+  bool affine = false, modulated = false;
+  int64_t pad = 0;
+  float offset = 0.0f;  // added to every value: a mean far from 0 exposes one-pass variances
+};
+
+const NormCase kCases[] = {
+    {"plain", 1, 30, 64},
+    {"affine", 1, 7, 100, true},
+    {"modulated", 2, 9, 96, false, true},
+    {"everything", 3, 11, 77, true, true, 3},
+    {"one_channel", 1, 5, 1, true},
+    {"primes", 2, 13, 131, true, true},
+    {"wide", 1, 3, 3072, false, true},
+    {"strided", 2, 5, 33, true, false, 4},
+    {"far_from_zero", 1, 8, 512, true, false, 0, 1000.0f},
+};
+
+class LayerNormTest : public OpCaseTest<NormCase> {};
+
+TEST_P(LayerNormTest, MatchesReferenceAlsoInPlace) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const NormCase& c = test_case();
+  Tensor x = random_view({c.batch, c.rows, c.channels}, c.pad);
+  if (c.offset != 0.0f) {
+    const Array values = read(x);
+    std::vector<float> shifted;
+    for (const double value : values.values) shifted.push_back(static_cast<float>(value) + c.offset);
+    x = from_floats(x.shape(), shifted);
+  }
+  ops::NormAffine affine;
+  if (c.affine) affine = {random({c.channels}, DType::kBF16), random({c.channels}, DType::kBF16)};
+  ops::Modulation modulation;
+  if (c.modulated) {
+    // Views with one stride, as chunks of a projection are.
+    const Tensor both = random({c.batch, 2 * c.channels});
+    modulation = {both.slice(1, 0, c.channels), both.slice(1, c.channels, 2 * c.channels)};
+  }
+  const Reference expected = reference_layer_norm(read(x), read(affine.weight), read(affine.bias),
+                                                  read(modulation.scale), read(modulation.shift), 1e-6f);
+  const GuardedView out = make_guarded_view(context(), x.shape(), 2, context().activation_dtype());
+  ops::layer_norm_into(context(), x, out.view, 1e-6f, affine, modulation);
+  expect_close(read(out.view), expected, 8.0);
+  expect_untouched(context(), out);
+  const Array first = read(out.view);
+  ops::layer_norm_into(context(), x, out.view, 1e-6f, affine, modulation);
+  expect_equal(read(out.view), first);
+  ops::layer_norm_into(context(), x, x, 1e-6f, affine, modulation);
+  expect_equal(read(x), first);
+}
+
+CHIPMUNK_INSTANTIATE(LayerNormTest, ::testing::ValuesIn(kCases));
+
+class RmsNormTest : public OpCaseTest<NormCase> {};
+
+TEST_P(RmsNormTest, MatchesReference) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const NormCase& c = test_case();
+  const int64_t rows = c.batch * c.rows;
+  const Tensor x = random_view({rows, c.channels}, c.pad), weight = random({c.channels}, DType::kBF16);
+  const Array first = read(ops::rms_norm(context(), x, weight, 1e-6f));
+  expect_close(first, reference_rms_norm(read(x), read(weight), 1e-6f), 8.0);
+  expect_equal(read(ops::rms_norm(context(), x, weight, 1e-6f)), first);
+}
+
+CHIPMUNK_INSTANTIATE(RmsNormTest, ::testing::ValuesIn(kCases));
+
+struct GroupNormCase {
+  const char* name;
+  int64_t batch, height, width, channels, groups;
+  Activation activation = Activation::kNone;
+};
+
+class GroupNormTest : public OpCaseTest<GroupNormCase> {};
+
+TEST_P(GroupNormTest, MatchesReference) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const GroupNormCase& c = test_case();
+  const Tensor x = random({c.batch, c.height, c.width, c.channels}, 3.0f);
+  const ops::NormAffine affine{random({c.channels}, DType::kBF16), random({c.channels})};
+  const auto run = [&] { return read(ops::group_norm(context(), x, affine, c.groups, 1e-6f, c.activation)); };
+  const Array first = run();
+  expect_close(
+      first, reference_group_norm(read(x), read(affine.weight), read(affine.bias), c.groups, 1e-6f, c.activation), 8.0);
+  expect_equal(run(), first);
+}
+
+CHIPMUNK_INSTANTIATE(GroupNormTest,
+                     ::testing::Values(GroupNormCase{"plain", 1, 8, 8, 64, 32},
+                                       GroupNormCase{"silu", 2, 5, 7, 32, 4, Activation::kSilu},
+                                       GroupNormCase{"one_group", 1, 3, 3, 5, 1},
+                                       GroupNormCase{"one_pixel", 2, 1, 1, 12, 3, Activation::kSilu},
+                                       GroupNormCase{"primes", 1, 13, 11, 21, 7},
+                                       GroupNormCase{"many_pixels", 1, 37, 41, 16, 4, Activation::kSilu}));
+
+class NormNanTest : public OpCaseTest<OnlyCase> {};
+
+TEST_P(NormNanTest, NanStaysInItsRowOrGroup) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  std::vector<float> values(8 * 20);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 7);
+  values[3 * 20 + 1] = std::numeric_limits<float>::quiet_NaN();
+  const Tensor x = from_floats({8, 20}, values), weight = random({20});
+  const Array layer = read(ops::layer_norm(context(), x, 1e-6f));
+  const Array rms = read(ops::rms_norm(context(), x, weight, 1e-6f));
+  for (int64_t i = 0; i < 160; ++i) {
+    EXPECT_EQ(std::isnan(layer[i]), i / 20 == 3) << i;
+    EXPECT_EQ(std::isnan(rms[i]), i / 20 == 3) << i;
+  }
+  const Array group = read(ops::group_norm(context(), x.reshape({1, 2, 4, 20}), {weight, random({20})}, 4, 1e-6f));
+  for (int64_t i = 0; i < 160; ++i) EXPECT_EQ(std::isnan(group[i]), i % 20 < 5) << i;
+}
+
+CHIPMUNK_INSTANTIATE(NormNanTest, ::testing::Values(OnlyCase{}));
+
+}  // namespace
+}  // namespace chipmunk::test
