@@ -33,7 +33,8 @@ Array to_array(const Tensor& tensor) {
 double reference_activation(Activation activation, double x) {
   switch (activation) {
     case Activation::kNone: return x;
-    case Activation::kGeluTanh: return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
+    // (1 + tanh u) / 2 = 1 / (1 + e^-2u): without the cancellation near -1.
+    case Activation::kGeluTanh: return x / (1.0 + std::exp(-2.0 * std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
     case Activation::kGeluErf: return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
     case Activation::kQuickGelu: return x / (1.0 + std::exp(-1.702 * x));
     case Activation::kSilu: return x / (1.0 + std::exp(-x));

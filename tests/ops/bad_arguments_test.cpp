@@ -1,0 +1,158 @@
+#include <functional>
+
+#include "chipmunk/error.h"
+#include "ops/attention.h"
+#include "ops/elementwise.h"
+#include "ops/image.h"
+#include "ops/linear.h"
+#include "ops/norm.h"
+#include "support/op_test.h"
+
+/// What the op functions refuse before a backend sees it: a clear code, and a message that names op and argument.
+namespace chipmunk::test {
+namespace {
+
+/// Makes tensors for a bad call.
+struct Maker {
+  const Context& context;
+  Tensor operator()(const Dims& shape) const { return context.empty(shape); }
+  Tensor operator()(const Dims& shape, DType dtype) const { return context.empty(shape, dtype); }
+};
+
+struct BadCall {
+  const char* name;
+  ErrorCode code;
+  const char* mentions;
+  std::function<void(const Context&, const Maker&)> run;
+};
+
+const BadCall kBadCalls[] = {
+    {"linear_depth", ErrorCode::kShapeMismatch, "linear: x",
+     [](const Context& c, const Maker& t) { ops::linear(c, t({3, 4}), {t({5, 6}), {}}); }},
+    {"linear_no_weight", ErrorCode::kInvalidArgument, "linear: weight",
+     [](const Context& c, const Maker& t) { ops::linear(c, t({3, 4}), {}); }},
+    {"linear_bias", ErrorCode::kShapeMismatch, "linear: bias",
+     [](const Context& c, const Maker& t) { ops::linear(c, t({3, 4}), {t({5, 4}), t({4})}); }},
+    {"linear_gate", ErrorCode::kShapeMismatch, "linear: gate",
+     [](const Context& c, const Maker& t) {
+       ops::linear(c, t({2, 3, 4}), {t({5, 4}), {}}, {Activation::kNone, t({1, 5}), {}});
+     }},
+    {"linear_residual", ErrorCode::kShapeMismatch, "linear: residual",
+     [](const Context& c, const Maker& t) {
+       ops::linear(c, t({3, 4}), {t({5, 4}), {}}, {Activation::kNone, {}, t({3, 4})});
+     }},
+    {"linear_out", ErrorCode::kShapeMismatch, "linear: out",
+     [](const Context& c, const Maker& t) { ops::linear_into(c, t({3, 4}), {t({5, 4}), {}}, t({3, 6})); }},
+    {"linear_integer_weight", ErrorCode::kInvalidArgument, "linear: weight",
+     [](const Context& c, const Maker& t) { ops::linear(c, t({3, 4}), {t({5, 4}, DType::kI32), {}}); }},
+    {"linear_transposed_x", ErrorCode::kUnsupported, "linear: x",
+     [](const Context& c, const Maker& t) { ops::linear(c, t({4, 3}).permute({1, 0}), {t({5, 4}), {}}); }},
+    {"attention_head_dim", ErrorCode::kShapeMismatch, "attention: ",
+     [](const Context& c, const Maker& t) {
+       ops::attention_into(c, t({1, 3, 2, 8}), t({1, 3, 2, 4}), t({1, 3, 2, 4}), t({1, 3, 2, 8}));
+     }},
+    {"attention_heads", ErrorCode::kShapeMismatch, "attention: k",
+     [](const Context& c, const Maker& t) {
+       ops::attention_into(c, t({1, 3, 3, 8}), t({1, 3, 2, 8}), t({1, 3, 2, 8}), t({1, 3, 3, 8}));
+     }},
+    {"attention_values", ErrorCode::kShapeMismatch, "attention: v",
+     [](const Context& c, const Maker& t) {
+       ops::attention_into(c, t({1, 3, 2, 8}), t({1, 5, 2, 8}), t({1, 4, 2, 8}), t({1, 3, 2, 8}));
+     }},
+    {"attention_bias", ErrorCode::kShapeMismatch, "attention: relative_bias",
+     [](const Context& c, const Maker& t) {
+       ops::AttentionOptions options;
+       options.relative_bias = t({2, 6}, DType::kF32);
+       ops::attention_into(c, t({1, 3, 2, 8}), t({1, 5, 2, 8}), t({1, 5, 2, 8}), t({1, 3, 2, 8}), options);
+     }},
+    {"attention_key_lengths", ErrorCode::kInvalidArgument, "attention: key_lengths",
+     [](const Context& c, const Maker& t) {
+       ops::AttentionOptions options;
+       options.key_lengths = t({1}, DType::kI64);
+       ops::attention_into(c, t({1, 3, 2, 8}), t({1, 5, 2, 8}), t({1, 5, 2, 8}), t({1, 3, 2, 8}), options);
+     }},
+    {"qk_one_weight", ErrorCode::kInvalidArgument, "qk_norm_rope",
+     [](const Context& c, const Maker& t) {
+       ops::qk_norm_rope(c, t({1, 3, 2, 8}), t({1, 3, 2, 8}), {t({8}), {}, {}, {}});
+     }},
+    {"qk_odd_head", ErrorCode::kShapeMismatch, "qk_norm_rope",
+     [](const Context& c, const Maker& t) {
+       ops::qk_norm_rope(c, t({1, 3, 2, 7}), t({1, 3, 2, 7}), {{}, {}, t({3, 3}, DType::kF32), t({3, 3}, DType::kF32)});
+     }},
+    {"layer_norm_out", ErrorCode::kShapeMismatch, "layer_norm: out",
+     [](const Context& c, const Maker& t) { ops::layer_norm_into(c, t({3, 4}), t({3, 5}), 1e-6f); }},
+    {"layer_norm_lone_scale", ErrorCode::kInvalidArgument, "layer_norm",
+     [](const Context& c, const Maker& t) { ops::layer_norm(c, t({3, 4}), 1e-6f, {}, {{}, t({1, 4})}); }},
+    {"rms_norm_weight", ErrorCode::kShapeMismatch, "rms_norm: weight",
+     [](const Context& c, const Maker& t) { ops::rms_norm(c, t({3, 4}), t({5}), 1e-6f); }},
+    {"group_norm_groups", ErrorCode::kShapeMismatch, "group_norm: x",
+     [](const Context& c, const Maker& t) { ops::group_norm(c, t({1, 2, 2, 6}), {t({6}), t({6})}, 4, 1e-6f); }},
+    {"copy_shape", ErrorCode::kShapeMismatch, "copy: out",
+     [](const Context& c, const Maker& t) { ops::copy_into(c, t({3, 4}), t({4, 3})); }},
+    {"copy_to_integers", ErrorCode::kInvalidArgument, "copy: out",
+     [](const Context& c, const Maker& t) { ops::copy_into(c, t({3, 4}), t({3, 4}, DType::kI32)); }},
+    {"axpby_shape", ErrorCode::kShapeMismatch, "axpby: b",
+     [](const Context& c, const Maker& t) { ops::axpby_into(c, 1.0f, t({3, 4}), 1.0f, t({3, 5}), t({3, 4})); }},
+    {"activation_dtype", ErrorCode::kInvalidArgument, "activation: x",
+     [](const Context& c, const Maker& t) { ops::activation(c, Activation::kSilu, t({3, 4}, DType::kF16)); }},
+    {"gated_shape", ErrorCode::kShapeMismatch, "gated_activation: x",
+     [](const Context& c, const Maker& t) { ops::gated_activation(c, Activation::kSilu, t({3, 4}), t({3, 5})); }},
+    {"clamp_order", ErrorCode::kInvalidArgument, "clamp",
+     [](const Context& c, const Maker& t) { ops::clamp_into(c, t({3, 4}), 1.0f, -1.0f, t({3, 4})); }},
+    {"embedding_indices", ErrorCode::kInvalidArgument, "embedding: indices",
+     [](const Context& c, const Maker& t) { ops::embedding(c, t({3}, DType::kI64), t({5, 4})); }},
+    {"timestep_odd", ErrorCode::kInvalidArgument, "timestep_embedding",
+     [](const Context& c, const Maker& t) { ops::timestep_embedding(c, t({3}, DType::kF32), 7); }},
+    {"conv_channels", ErrorCode::kShapeMismatch, "conv2d: x",
+     [](const Context& c, const Maker& t) { ops::conv2d(c, t({1, 4, 4, 3}), {t({2, 3, 3, 4}), {}}, {}); }},
+    {"conv_small_image", ErrorCode::kShapeMismatch, "conv2d: x",
+     [](const Context& c, const Maker& t) { ops::conv2d(c, t({1, 2, 2, 3}), {t({2, 3, 3, 3}), {}}, {}); }},
+    {"upsample_factor", ErrorCode::kInvalidArgument, "upsample_nearest",
+     [](const Context& c, const Maker& t) { ops::upsample_nearest(c, t({1, 2, 2, 3}), 0); }},
+    {"blend_dimension", ErrorCode::kInvalidArgument, "blend",
+     [](const Context& c, const Maker& t) { ops::blend_into(c, t({1, 2, 2, 3}), t({1, 2, 2, 3}), 0, 1); }},
+    {"blend_seam", ErrorCode::kShapeMismatch, "blend",
+     [](const Context& c, const Maker& t) { ops::blend_into(c, t({1, 2, 2, 3}), t({1, 2, 3, 3}), 1, 1); }},
+    {"quantize_dtype", ErrorCode::kInvalidArgument, "quantize_image: x",
+     [](const Context& c, const Maker& t) { ops::quantize_image(c, t({4}, DType::kU8)); }},
+};
+
+class BadArgumentsTest : public OpCaseTest<BadCall> {};
+
+TEST_P(BadArgumentsTest, ThrowsItsCodeAndNamesTheArgument) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  try {
+    test_case().run(context(), Maker{context()});
+    FAIL() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(to_string(error.code()), to_string(test_case().code)) << error.what();
+    EXPECT_NE(std::string(error.what()).find(test_case().mentions), std::string::npos) << error.what();
+  }
+}
+
+CHIPMUNK_INSTANTIATE(BadArgumentsTest, ::testing::ValuesIn(kBadCalls));
+
+TEST(CpuContextTest, RefusesNegativeThreadCounts) { EXPECT_THROW(make_cpu_context({-1, 0}), Error); }
+
+TEST(CpuContextTest, ComputesInF32Only) {
+  const Context context = make_cpu_context({1, 0});
+  EXPECT_EQ(context.activation_dtype(), DType::kF32);
+  const Tensor a = context.empty({2}), out = context.empty({2}, DType::kBF16);
+  try {
+    ops::axpby_into(context, 1.0f, a, 1.0f, a, out);
+    FAIL() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
+    EXPECT_NE(std::string(error.what()).find("bf16"), std::string::npos) << error.what();
+  }
+}
+
+TEST(CpuContextTest, ScratchMemoryCountsTowardsTheLimit) {
+  const Context context = make_cpu_context({1, 1 << 20});
+  const Tensor x = make_host_tensor({64, 2048}, DType::kF32), weight = make_host_tensor({512, 2048}, DType::kBF16);
+  EXPECT_THROW(ops::linear(context, x, {weight, {}}), Error);
+  EXPECT_EQ(context.runtime().memory().current_bytes, 0u);
+}
+
+}  // namespace
+}  // namespace chipmunk::test
