@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 prompt=${1:-a red circle above a blue square}
 
 scripts/setup.sh
-cmake --preset release -DCHIPMUNK_BUILD_TESTS=OFF -DCHIPMUNK_BUILD_BENCH=OFF
+cmake --preset release
 cmake --build --preset release --target chipmunk_cli
 program=build-release/bin/chipmunk
 mkdir -p out

@@ -16,7 +16,7 @@ while [ $# -gt 0 ]; do
 done
 
 scripts/setup.sh
-cmake --preset "$preset"
+cmake --preset "$preset" -DCHIPMUNK_BUILD_TESTS=ON
 cmake --build --preset "$preset"
 
 log=$(mktemp)
@@ -25,8 +25,8 @@ status=0
 # -j2: the numeric tests use all cores themselves.
 ctest --preset "$preset" -j2 "${ctest_arguments[@]}" 2>&1 | tee "$log" || status=$?
 # "98% tests passed, 2 tests failed out of 100"
-summary=$(grep -E '[0-9]+ tests failed out of [0-9]+' "$log" | tail -n 1 || true)
-failed=$(sed -nE 's/.* ([0-9]+) tests failed out of.*/\1/p' <<<"$summary")
+summary=$(grep -E '[0-9]+ tests? failed out of [0-9]+' "$log" | tail -n 1 || true)
+failed=$(sed -nE 's/.* ([0-9]+) tests? failed out of.*/\1/p' <<<"$summary")
 total=$(sed -nE 's/.*out of ([0-9]+).*/\1/p' <<<"$summary")
 echo "$((${total:-0} - ${failed:-0})) passed, ${failed:-0} failed"
 [ "${total:-0}" -gt 0 ] || exit 1
