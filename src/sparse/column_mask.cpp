@@ -11,12 +11,15 @@ namespace {
 constexpr const char* kWhere = "column mask";
 constexpr int64_t kBitsPerByte = 8;
 
-/// The ids of one row, with the `missing` lowest ones that the mask does not have.
+/// The ids of one row, then the `missing` lowest ones that the mask does not have.
 void write_ids(std::span<const uint8_t> mask, int64_t missing, int32_t* ids) {
   for (size_t j = 0; j < mask.size(); ++j) {
-    const bool filler = mask[j] == 0 && missing > 0;
-    if (filler) --missing;
-    if (filler || mask[j] != 0) *ids++ = static_cast<int32_t>(j);
+    if (mask[j] != 0) *ids++ = static_cast<int32_t>(j);
+  }
+  for (size_t j = 0; j < mask.size() && missing > 0; ++j) {
+    if (mask[j] != 0) continue;
+    *ids++ = static_cast<int32_t>(j);
+    --missing;
   }
 }
 

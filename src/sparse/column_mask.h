@@ -26,7 +26,7 @@ struct ColumnMask {
   size_t offset(int64_t i) const { return static_cast<size_t>(i * columns); }
 };
 
-/// The kept columns of every row as ascending ids, in rows of equal length.
+/// The kept columns of every row by their ids, in rows of equal length.
 struct ColumnIndices {
   int64_t rows = 0, capacity = 0;
   std::vector<int32_t> indices;  ///< [rows, capacity]; -1 past a row's count
@@ -39,9 +39,9 @@ std::vector<uint8_t> pack_bits(std::span<const uint8_t> mask);
 /// bytes.
 std::vector<uint8_t> unpack_bits(std::span<const uint8_t> packed, int64_t count);
 
-/// The kept columns of each row in ascending order. A row's count is filled up to a multiple of `multiple_of` with the
-/// lowest columns that are not kept, but never above the number of columns; a row that keeps nothing stays empty.
-/// capacity = columns. Throws kInvalidArgument for multiple_of < 1.
+/// The kept columns of each row in ascending order. Where a row's count is no multiple of `multiple_of`, the lowest
+/// columns that are not kept follow, in ascending order, until it is one or all columns are there; a row that keeps
+/// nothing stays empty. capacity = columns. Throws kInvalidArgument for multiple_of < 1.
 ColumnIndices to_indices(const ColumnMask& mask, int64_t multiple_of = 1);
 
 /// The mask over `columns` columns that has exactly these ids. Throws kInvalidArgument for a count outside of
