@@ -1,6 +1,6 @@
 # Build type, language level, warnings, sanitizers, ccache.
-option(CHIPMUNK_BUILD_TESTS "Build the test suite" ON)
-option(CHIPMUNK_BUILD_BENCH "Build the benchmarks" ON)
+option(CHIPMUNK_BUILD_TESTS "Build the test suite" ${PROJECT_IS_TOP_LEVEL})
+option(CHIPMUNK_BUILD_BENCH "Build the benchmarks" ${PROJECT_IS_TOP_LEVEL})
 option(CHIPMUNK_WARNINGS_AS_ERRORS "Treat warnings as errors" ON)
 set(CHIPMUNK_CUDA AUTO CACHE STRING "CUDA backend: AUTO (where the toolkit is found), ON, OFF")
 set_property(CACHE CHIPMUNK_CUDA PROPERTY STRINGS AUTO ON OFF)

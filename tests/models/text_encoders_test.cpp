@@ -60,9 +60,9 @@ TEST(TextConfigs, RejectWhatTheyDoNotImplement) {
   EXPECT_THROW(T5Config::from_json(JsonConfig::parse(R"({"vocab_size": 8})", "t5")), Error);
   const std::string clip = R"({"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,)";
   EXPECT_THROW(ClipTextConfig::from_json(JsonConfig::parse(clip + R"("num_attention_heads": 3})", "clip")), Error);
-  EXPECT_THROW(ClipTextConfig::from_json(
-                   JsonConfig::parse(clip + R"("num_attention_heads": 2, "hidden_act": "relu"})", "clip")),
-               Error);
+  EXPECT_THROW(
+      ClipTextConfig::from_json(JsonConfig::parse(clip + R"("num_attention_heads": 2, "hidden_act": "relu"})", "clip")),
+      Error);
 }
 
 }  // namespace
