@@ -14,7 +14,7 @@ namespace chipmunk::conformance {
 
 /// What one expected tensor must be, and how closely.
 struct Expectation {
-  Tensor value;  // f32 or i32, host
+  Tensor value;  // f32, i32 or u8, host
   double atol = 0.0, rtol = 0.0;
 };
 

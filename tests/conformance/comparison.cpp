@@ -11,10 +11,11 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
+template <typename T>
 Comparison compare_integers(const Tensor& got, const Tensor& expected) {
   int64_t wrong = 0;
   for (int64_t i = 0; i < expected.numel(); ++i) {
-    if (got.data_as<int32_t>()[i] != expected.data_as<int32_t>()[i]) ++wrong;
+    if (got.data_as<T>()[i] != expected.data_as<T>()[i]) ++wrong;
   }
   if (wrong == 0) return {true, 0.0, {}};
   return {false, kInfinity, std::to_string(wrong) + " of " + std::to_string(expected.numel()) + " integers differ"};
@@ -27,9 +28,12 @@ Comparison compare(const Tensor& got, const Expectation& expectation, Rule rule,
   if (got.shape() != expected.shape()) {
     return {false, kInfinity, "expected shape " + to_string(expected.shape()) + ", found " + to_string(got.shape())};
   }
-  if (expected.dtype() == DType::kI32) {
-    if (got.dtype() != DType::kI32) return {false, kInfinity, "expected integers, found " + got.describe()};
-    return compare_integers(got, expected);
+  if (!is_floating(expected.dtype())) {
+    if (got.dtype() != expected.dtype()) {
+      return {false, kInfinity, "expected " + expected.describe() + ", found " + got.describe()};
+    }
+    return expected.dtype() == DType::kU8 ? compare_integers<uint8_t>(got, expected)
+                                          : compare_integers<int32_t>(got, expected);
   }
   Comparison result;
   double squared_error = 0.0, squared_norm = 0.0;
