@@ -20,7 +20,7 @@ constexpr int kTileRows = 14;
 #elif HWY_TARGET == HWY_AVX2
 constexpr int kTileRows = 6;
 #else
-constexpr int kTileRows = 4;
+constexpr int kTileRows = 3;
 #endif
 
 /// Columns of a register tile: the width of packed panels.

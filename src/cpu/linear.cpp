@@ -10,8 +10,36 @@ namespace {
 
 using namespace cpu;
 
-/// Packed weights held at a time: far below a layer's f32 copy, and enough tiles to keep all threads busy.
-constexpr int64_t kPanelBytes = int64_t{16} << 20;
+/// Packed weights held at a time, unless one panel needs more: far below a layer's f32 copy.
+constexpr int64_t kPanelBytes = int64_t{32} << 20;
+/// Tiles per thread between two barriers, so that threads end at about the same time.
+constexpr int64_t kTilesPerThread = 4;
+
+/// How a matmul is cut into tiles and into runs of output features that are packed together.
+struct LinearPlan {
+  int64_t panel_width, panel_floats;
+  int64_t tile_rows, row_tiles;  // of one sample
+  int64_t columns_at_once;
+};
+
+LinearPlan plan_linear(const LinearParams& params, int threads) {
+  const LinearGeometry geometry = linear_geometry();
+  LinearPlan plan{};
+  plan.panel_width = geometry.panel_width;
+  plan.panel_floats = geometry.panel_width * std::max<int64_t>(params.in_features, 1);
+  // Equal tiles: a last one of few rows would read all weights for little work.
+  plan.row_tiles = divide_up(params.rows, kLinearTileRows);
+  plan.tile_rows = round_up(divide_up(params.rows, plan.row_tiles), geometry.row_step);
+  plan.row_tiles = divide_up(params.rows, plan.tile_rows);
+  const int64_t wanted = divide_up(kTilesPerThread * threads, params.batch * plan.row_tiles) * kLinearTileColumns;
+  const int64_t affordable = kPanelBytes / static_cast<int64_t>(sizeof(float)) / plan.panel_floats * plan.panel_width;
+  const int64_t all = round_up(params.out_features, plan.panel_width);
+  int64_t columns = std::min({wanted, affordable, all});
+  if (columns > kLinearTileColumns && columns < all)
+    columns = round_up(columns - kLinearTileColumns + 1, kLinearTileColumns);
+  plan.columns_at_once = std::max(columns, plan.panel_width);
+  return plan;
+}
 
 const float* offset_or_null(const In& in, int64_t offset) { return in.data == nullptr ? nullptr : f32(in) + offset; }
 
@@ -38,13 +66,12 @@ void run_few_rows(int threads, const LinearParams& params, const float* bias) {
 }
 
 /// Multiplies all rows with output features [first, first + columns), whose packed weights are `panels`.
-void run_panels(int threads, const LinearParams& params, const float* bias, const float* panels, int64_t first,
-                int64_t columns, float* scratch) {
-  const int64_t row_tiles = divide_up(params.rows, kLinearTileRows);
+void run_panels(int threads, const LinearParams& params, const LinearPlan& plan, const float* bias, const float* panels,
+                int64_t first, int64_t columns, float* scratch) {
   const int64_t column_tiles = divide_up(columns, kLinearTileColumns);
-  parallel_for(threads, params.batch * row_tiles * column_tiles, [&](int64_t task, int worker) {
-    const int64_t b = task / (row_tiles * column_tiles);
-    const int64_t row = task / column_tiles % row_tiles * kLinearTileRows;
+  parallel_for(threads, params.batch * plan.row_tiles * column_tiles, [&](int64_t task, int worker) {
+    const int64_t b = task / (plan.row_tiles * column_tiles);
+    const int64_t row = task / column_tiles % plan.row_tiles * plan.tile_rows;
     const int64_t column = task % column_tiles * kLinearTileColumns;
     const int64_t feature = first + column;
     LinearTile tile{};
@@ -53,7 +80,7 @@ void run_panels(int threads, const LinearParams& params, const float* bias, cons
     tile.panels = panels + column * params.in_features;
     tile.out = f32(params.out) + b * params.out_batch_stride + row * params.out_row_stride + feature;
     tile.out_stride = params.out_row_stride;
-    tile.rows = std::min(kLinearTileRows, params.rows - row);
+    tile.rows = std::min(plan.tile_rows, params.rows - row);
     tile.columns = std::min(kLinearTileColumns, columns - column);
     tile.depth = params.in_features;
     tile.epilogue.bias = bias == nullptr ? nullptr : bias + feature;
@@ -92,25 +119,19 @@ void CpuBackend::linear(const Context& context, const LinearParams& given) {
   const F32Vector bias(context, params.bias, params.out_features);
   if (params.batch * params.rows <= kMaxFewRows) return run_few_rows(threads_, params, bias.data());
 
-  const int64_t width = panel_width();
-  const int64_t panel_floats = width * std::max<int64_t>(params.in_features, 1);
-  const int64_t affordable = kPanelBytes / static_cast<int64_t>(sizeof(float)) / panel_floats * width;
-  const int64_t columns_at_once =
-      std::min(round_up(params.out_features, width), affordable >= kLinearTileColumns
-                                                         ? affordable / kLinearTileColumns * kLinearTileColumns
-                                                         : std::max(affordable, width));
-  const Workspace panels(context, columns_at_once * params.in_features);
+  const LinearPlan plan = plan_linear(params, threads_);
+  const Workspace panels(context, divide_up(plan.columns_at_once, plan.panel_width) * plan.panel_floats);
   const Workspace scratch(context, threads_ * kLinearScratchFloats);
-  for (int64_t first = 0; first < params.out_features; first += columns_at_once) {
-    const int64_t columns = std::min(columns_at_once, params.out_features - first);
-    parallel_for(threads_, divide_up(columns, width), [&](int64_t i, int) {
-      const int64_t feature = first + i * width;
+  for (int64_t first = 0; first < params.out_features; first += plan.columns_at_once) {
+    const int64_t columns = std::min(plan.columns_at_once, params.out_features - first);
+    parallel_for(threads_, divide_up(columns, plan.panel_width), [&](int64_t i, int) {
+      const int64_t feature = first + i * plan.panel_width;
       const auto offset = static_cast<size_t>(feature * params.weight_row_stride) * size_of(params.weight.dtype);
       pack_weights(static_cast<const char*>(params.weight.data) + offset, params.weight.dtype, params.weight_row_stride,
-                   std::min(width, params.out_features - feature), params.in_features,
-                   panels.data() + i * panel_floats);
+                   std::min(plan.panel_width, params.out_features - feature), params.in_features,
+                   panels.data() + i * plan.panel_floats);
     });
-    run_panels(threads_, params, bias.data(), panels.data(), first, columns, scratch.data());
+    run_panels(threads_, params, plan, bias.data(), panels.data(), first, columns, scratch.data());
   }
 }
 

@@ -14,7 +14,9 @@ HWY_BEFORE_NAMESPACE();
 namespace chipmunk::cpu {
 namespace HWY_NAMESPACE {
 
-int64_t panel_width_simd() { return tile_columns(); }
+static_assert(kLinearTileRows % kTileRows == 0);
+
+LinearGeometry linear_geometry_simd() { return {tile_columns(), kTileRows}; }
 
 void pack_weights_simd(const void* weight, DType dtype, int64_t stride, int64_t rows, int64_t depth, float* panel) {
   with_format(dtype, [=](auto format)
@@ -129,12 +131,12 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace chipmunk::cpu {
 
-HWY_EXPORT(panel_width_simd);
+HWY_EXPORT(linear_geometry_simd);
 HWY_EXPORT(pack_weights_simd);
 HWY_EXPORT(linear_tile_simd);
 HWY_EXPORT(linear_few_rows_simd);
 
-int64_t panel_width() { return HWY_DYNAMIC_DISPATCH(panel_width_simd)(); }
+LinearGeometry linear_geometry() { return HWY_DYNAMIC_DISPATCH(linear_geometry_simd)(); }
 
 void pack_weights(const void* weight, DType dtype, int64_t stride, int64_t rows, int64_t depth, float* panel) {
   HWY_DYNAMIC_DISPATCH(pack_weights_simd)(weight, dtype, stride, rows, depth, panel);

@@ -16,9 +16,10 @@ struct LinearEpilogue {
   Activation activation;
 };
 
-/// Largest block of output that one call of linear_tile computes. Its sums and its rows of x take about 0.4 MB: they
-/// stay in a second-level cache. 126 is a multiple of the register tile's rows on AVX-512 (14) and AVX2 (6).
-constexpr int64_t kLinearTileRows = 126;
+/// Largest block of output that one call of linear_tile computes. Its sums and its rows of x take about 0.9 MB: they
+/// stay in a second-level cache, and each packed weight that comes from further away is used for all its rows.
+/// 294 is a multiple of the register tile's rows on AVX-512 (14) and AVX2 (6).
+constexpr int64_t kLinearTileRows = 294;
 constexpr int64_t kLinearTileColumns = 512;
 /// Depth of one pass: a packed panel of it (32 KB at AVX-512) stays in the first-level cache while all rows go by.
 constexpr int64_t kLinearTileDepth = 256;
@@ -39,9 +40,13 @@ struct LinearTile {
   float* scratch;  // [kLinearScratchFloats], the calling thread's own
 };
 
-/// Columns of one packed panel on this machine; divides kLinearTileColumns.
-int64_t panel_width();
-/// Packs up to panel_width() rows of a weight ([rows, depth], row stride `stride`) as [depth][panel_width()] floats.
+/// Sizes that follow from the machine's registers.
+struct LinearGeometry {
+  int64_t panel_width;  ///< columns of one packed panel; divides kLinearTileColumns
+  int64_t row_step;     ///< blocks of a multiple of this many rows waste nothing; divides kLinearTileRows
+};
+LinearGeometry linear_geometry();
+/// Packs up to panel_width rows of a weight ([rows, depth], row stride `stride`) as [depth][panel_width] floats.
 void pack_weights(const void* weight, DType dtype, int64_t stride, int64_t rows, int64_t depth, float* panel);
 void linear_tile(const LinearTile& tile);
 

@@ -10,8 +10,7 @@ namespace chipmunk::cpu {
 /// Scratch memory of one op, taken from the context's allocator so that its peak is reported.
 class Workspace {
  public:
-  Workspace(const Context& context, int64_t floats)
-      : storage_(context.runtime().allocate(static_cast<size_t>(floats) * sizeof(float))) {}
+  Workspace(const Context& context, int64_t floats);
   float* data() const { return static_cast<float*>(storage_->data()); }
 
  private:
