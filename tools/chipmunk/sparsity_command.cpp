@@ -1,0 +1,41 @@
+#include "sparsity_command.h"
+
+#include <fmt/format.h>
+
+#include <string>
+#include <vector>
+
+#include "commands.h"
+#include "console.h"
+#include "sparse/config.h"
+
+namespace chipmunk::cli {
+namespace {
+
+SparsityConfig load_with_notices(const std::string& name_or_path) {
+  std::vector<std::string> notices;
+  const SparsityConfig config = SparsityConfig::load_or_preset(name_or_path, &notices);
+  for (const std::string& notice : notices) print_notice(notice);
+  return config;
+}
+
+}  // namespace
+
+int run_sparsity_show(const std::string& name_or_path) {
+  std::string text;
+  if (name_or_path.empty()) {
+    for (const std::string& name : SparsityConfig::preset_names()) text += name + "\n";
+  } else {
+    text = load_with_notices(name_or_path).to_yaml();
+  }
+  print_result(text);
+  return kExitOk;
+}
+
+int run_sparsity_check(const std::string& name_or_path) {
+  load_with_notices(name_or_path);
+  print_result(fmt::format("{}: valid\n", name_or_path));
+  return kExitOk;
+}
+
+}  // namespace chipmunk::cli
