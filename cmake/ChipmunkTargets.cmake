@@ -24,8 +24,10 @@ function(chipmunk_add_test name dir)
     CHIPMUNK_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
     CHIPMUNK_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
     CHIPMUNK_BINARY_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+  # Several tests share the cores: a thread that waits must not spin.
+  set(environment ENVIRONMENT OMP_WAIT_POLICY=passive)
   gtest_discover_tests(chipmunk_test_${name} DISCOVERY_MODE PRE_TEST TEST_FILTER "-*Slow*"
-                       TEST_LIST ${name}_quick_tests PROPERTIES TIMEOUT 600 LABELS quick)
+                       TEST_LIST ${name}_quick_tests PROPERTIES TIMEOUT 600 LABELS quick ${environment})
   gtest_discover_tests(chipmunk_test_${name} DISCOVERY_MODE PRE_TEST TEST_FILTER "*Slow*"
-                       TEST_LIST ${name}_slow_tests PROPERTIES TIMEOUT 1200 LABELS slow)
+                       TEST_LIST ${name}_slow_tests PROPERTIES TIMEOUT 1200 LABELS slow ${environment})
 endfunction()

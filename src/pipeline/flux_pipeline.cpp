@@ -86,6 +86,15 @@ FluxComponents FluxComponents::load(const Context& context, const ModelFiles& fi
                                                std::to_string(expected) + " for the transformer, but " +
                                                std::to_string(found) + " for the other part");
   };
+  const auto check_vocabulary = [](const char* encoder, const Tokenizer& tokenizer, int64_t vocab_size) {
+    if (tokenizer.info().vocab_size <= vocab_size) return;
+    throw Error(ErrorCode::kInvalidConfig, "the model's parts do not fit together: " + std::string(encoder) +
+                                               "'s tokenizer has " + std::to_string(tokenizer.info().vocab_size) +
+                                               " ids, but its text encoder has embeddings for " +
+                                               std::to_string(vocab_size));
+  };
+  check_vocabulary("CLIP", *components.clip_tokenizer, components.clip.config.vocab_size);
+  check_vocabulary("T5", *components.t5_tokenizer, components.t5.config.vocab_size);
   check_match("the width of T5's features (joint_attention_dim, d_model)", flux.joint_attention_dim,
               components.t5.config.d_model);
   check_match("the width of CLIP's pooled vector (pooled_projection_dim, hidden_size)", flux.pooled_projection_dim,

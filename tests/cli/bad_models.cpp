@@ -216,6 +216,8 @@ std::vector<BadInput> bad_tokenizers() {
                fs::remove(bench.damage("tokenizer_2/tokenizer.json"));
                write_text(bench.damage("tokenizer_2/spiece.model"), "not a model");
              }),
+      broken("TokenizerOfAnotherModel", {"CLIP's tokenizer has 1001 ids", "embeddings for 714"},
+             setting("tokenizer/vocab.json", "a word of another model</w>", 1000)),
   };
 }
 
