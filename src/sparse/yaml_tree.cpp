@@ -99,18 +99,17 @@ YamlValue parse_yaml(std::string_view text, const std::string& where) {
   if (text.size() > kMaxBytes) {
     throw Error(ErrorCode::kInvalidFile, "expected at most " + std::to_string(kMaxBytes) + " bytes", where);
   }
-  std::vector<YAML::Node> documents;
   try {
-    documents = YAML::LoadAll(std::string(text));
+    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
+    if (documents.size() > 1) {
+      throw Error(ErrorCode::kInvalidFile, "expected one YAML document, found " + std::to_string(documents.size()),
+                  where);
+    }
+    if (documents.empty()) return YamlValue{YamlValue::Kind::kNull, 1, false, {}, {}, {}};
+    return Converter(where).convert(documents.front(), 0);
   } catch (const YAML::Exception& error) {
     throw Error(ErrorCode::kInvalidFile, "not valid YAML: " + error.msg, at_line(where, line_of(error.mark)));
   }
-  if (documents.size() > 1) {
-    throw Error(ErrorCode::kInvalidFile, "expected one YAML document, found " + std::to_string(documents.size()),
-                where);
-  }
-  if (documents.empty()) return YamlValue{YamlValue::Kind::kNull, 1, false, {}, {}, {}};
-  return Converter(where).convert(documents.front(), 0);
 }
 
 }  // namespace chipmunk

@@ -1,3 +1,4 @@
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -176,6 +177,29 @@ TEST(BadConfigSizes, EndlessDocumentsAreRefused) {
     bomb += "]\n";
   }
   test::expect_error(ErrorCode::kInvalidFile, {"too deep or too large"}, [&] { SparsityConfig::parse(bomb, "f.yml"); });
+}
+
+TEST(BadConfigBytes, AreRefusedOrRead) {
+  uint32_t state = 1;
+  const auto random_below = [&](size_t bound) {
+    state = state * 1664525u + 1013904223u;
+    return (state >> 8) % bound;
+  };
+  const std::string alphabet = "\t\n -:?!&*[]{},#|>'\"%@`~0a\\\xff";
+  for (const char* file : {"configs/flux.yml", "configs/hunyuan.yml"}) {
+    const std::string original = test::read_file(test::golden_method(file));
+    for (int i = 0; i < 400; ++i) {
+      std::string text = original.substr(0, i % 4 == 0 ? random_below(original.size()) : original.size());
+      for (size_t j = random_below(4) + 1; j > 0 && !text.empty(); --j) {
+        text[random_below(text.size())] = alphabet[random_below(alphabet.size())];
+      }
+      try {
+        SparsityConfig::parse(text, "f.yml").validate();
+      } catch (const Error&) {
+        // Anything else ends the test.
+      }
+    }
+  }
 }
 
 }  // namespace

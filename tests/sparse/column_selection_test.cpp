@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 
+#include "core/philox.h"
 #include "io/config.h"
 #include "io/safetensors.h"
 #include "sparse/column_mask.h"
@@ -221,6 +222,19 @@ TEST(RandomColumns, DependOnEveryPartOfTheName) {
     EXPECT_EQ(again, mask);
   }
   EXPECT_EQ(seen.size(), rows.size());
+}
+
+TEST(RandomColumns, BitsAreThoseOfTheDocumentedCounter) {
+  const uint64_t seed = 0x0123456789abcdef;
+  const RandomRow row{seed, RandomPurpose::kMlpFeatures, 0xabc, 0x9, 0xdef, 0x1234, 0x5678, 0x7654321};
+  const uint64_t threshold = random_threshold(0.4);
+  Mask mask(30);
+  draw_random(row, threshold, mask);
+  for (uint32_t j = 0; j < 30; ++j) {
+    const PhiloxCounter counter = {j / 4, 0x97654321, 0x12345678, 0x02defabc};
+    const uint32_t bits = philox4x32(counter, {0x89abcdef, 0x01234567})[j % 4];
+    EXPECT_EQ(mask[j], bits < threshold ? 1 : 0) << j;
+  }
 }
 
 TEST(RandomColumns, LongerRowsBeginAlike) {
