@@ -21,11 +21,13 @@ struct YamlText {
   std::string operator()(Member<int> member) const { return std::to_string(member(config)); }
   std::string operator()(Member<double> member) const { return fmt::format("{}", member(config)); }
   std::string operator()(Member<std::optional<double>> member) const {
-    return member(config) ? fmt::format("{}", *member(config)) : "null";
+    const std::optional<double>& value = member(config);
+    return value ? fmt::format("{}", *value) : "null";
   }
   std::string operator()(Member<std::vector<int>> member) const { return list(member(config)); }
   std::string operator()(Member<std::optional<std::vector<int>>> member) const {
-    return member(config) ? list(*member(config)) : "null";
+    const std::optional<std::vector<int>>& steps = member(config);
+    return steps ? list(*steps) : "null";
   }
   std::string operator()(Member<AttentionCombine> member) const { return to_string(member(config)); }
   std::string operator()(Member<StepCachingMode> member) const { return to_string(member(config)); }
@@ -49,11 +51,13 @@ struct OutOfRange {
   std::optional<double> operator()(Member<int> member) const { return check(member(config)); }
   std::optional<double> operator()(Member<double> member) const { return check(member(config)); }
   std::optional<double> operator()(Member<std::optional<double>> member) const {
-    return member(config) ? check(*member(config)) : std::nullopt;
+    const std::optional<double>& value = member(config);
+    return value ? check(*value) : std::nullopt;
   }
   std::optional<double> operator()(Member<std::vector<int>> member) const { return check_all(member(config)); }
   std::optional<double> operator()(Member<std::optional<std::vector<int>>> member) const {
-    return member(config) ? check_all(*member(config)) : std::nullopt;
+    const std::optional<std::vector<int>>& steps = member(config);
+    return steps ? check_all(*steps) : std::nullopt;
   }
   template <typename T>
   std::optional<double> operator()(T) const {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstddef>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -136,7 +137,9 @@ class ConfigParser {
     config_.patchify.is_enabled = config_.step_caching.is_enabled = false;
     config_.offloading = SparsityConfig::Offloading::off();
     if (root.kind != Kind::kMap) fail(root.line, "expected sections such as attn and mlp, found " + root.describe());
-    for (const auto& [key, value] : root.entries) {
+    for (size_t i = 0; i < root.keys.size(); ++i) {
+      const YamlValue& key = root.keys[i];
+      const YamlValue& value = root.items[i];
       if (std::find(config_sections().begin(), config_sections().end(), key.text) != config_sections().end()) {
         parse_section(key, value);
       } else {
@@ -183,7 +186,7 @@ class ConfigParser {
     if (name.text == "step_caching") config_.step_caching = defaults.step_caching;
     if (name.text == "offloading") config_.offloading = defaults.offloading;
     lines_[name.text] = name.line;
-    for (const auto& [key, value] : section.entries) parse_key(name.text, key, value);
+    for (size_t i = 0; i < section.keys.size(); ++i) parse_key(name.text, section.keys[i], section.items[i]);
   }
 
   void parse_key(const std::string& section, const YamlValue& key, const YamlValue& value) {

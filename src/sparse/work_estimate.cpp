@@ -20,7 +20,10 @@ void check(const TransformerShape& shape) {
   }
 }
 
-double groups_of(int64_t tokens, int64_t size) { return static_cast<double>((tokens + size - 1) / size); }
+double groups_of(int64_t tokens, int64_t size) {
+  const int64_t groups = (tokens + size - 1) / size;
+  return static_cast<double>(groups);
+}
 
 double attention_work(AttentionStep kind, const TransformerShape& shape, double kept) {
   const double heads = static_cast<double>(shape.num_heads), n = static_cast<double>(shape.tokens);

@@ -2,7 +2,7 @@
 
 #include <yaml-cpp/yaml.h>
 
-#include <algorithm>
+#include <utility>
 
 #include "chipmunk/error.h"
 
@@ -62,12 +62,13 @@ class Converter {
         continue;
       }
       // Later entries would win in some readers and lose in others.
-      for (const auto& [earlier, unused] : value.entries) {
+      for (const YamlValue& earlier : value.keys) {
         if (earlier.text == key.text) {
           fail(key.line, "key " + key.text + " is given twice, first on line " + std::to_string(earlier.line));
         }
       }
-      value.entries.emplace_back(std::move(key), std::move(content));
+      value.keys.push_back(std::move(key));
+      value.items.push_back(std::move(content));
     }
   }
 

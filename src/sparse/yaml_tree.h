@@ -2,7 +2,6 @@
 
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace chipmunk {
@@ -12,11 +11,13 @@ struct YamlValue {
   enum class Kind { kNull, kScalar, kList, kSet, kMap };
 
   Kind kind = Kind::kNull;
-  int line = 0;                                          ///< 1 for the first
-  bool quoted = false;                                   ///< a scalar in quotes is a string, whatever it looks like
-  std::string text;                                      ///< of a scalar
-  std::vector<YamlValue> items;                          ///< of a list or !!set, in the order of the file
-  std::vector<std::pair<YamlValue, YamlValue>> entries;  ///< of a map: keys are scalars, none twice
+  int line = 0;         ///< 1 for the first
+  bool quoted = false;  ///< a scalar in quotes is a string, whatever it looks like
+  std::string text;     ///< of a scalar
+  /// Members of a list or !!set, or values of a map, in the order of the file.
+  std::vector<YamlValue> items;
+  /// Of a map: keys[i] belongs to items[i]. Scalars, none twice.
+  std::vector<YamlValue> keys;
 
   /// As an error says what was found: "abc" in quotes, a list, null, ...
   std::string describe() const;
