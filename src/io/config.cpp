@@ -224,6 +224,20 @@ JsonConfig JsonConfig::object(const std::string& key) const {
   return JsonConfig(std::make_shared<const Value>(Value{*value}), where_, key_path_ + key + ".");
 }
 
+std::vector<JsonConfig> JsonConfig::objects(const std::string& key) const {
+  const Json* value = value_->find(key);
+  const auto is_object_value = [](const Json& element) { return element.is_object(); };
+  if (value == nullptr || !value->is_array() || !std::all_of(value->begin(), value->end(), is_object_value)) {
+    fail(key, "a list of objects");
+  }
+  std::vector<JsonConfig> result;
+  for (const Json& element : *value) {
+    const std::string position = key_path_ + key + "[" + std::to_string(result.size()) + "].";
+    result.push_back(JsonConfig(std::make_shared<const Value>(Value{element}), where_, position));
+  }
+  return result;
+}
+
 JsonConfig JsonConfig::overlaid_with(const JsonConfig& other) const {
   auto merged = std::make_shared<Value>(*value_);
   merge_into(&merged->json, other.value_->json);

@@ -61,6 +61,8 @@ class JsonConfig {
 
   /// A nested object; its errors name the path of keys.
   JsonConfig object(const std::string& key) const;
+  /// A list of objects; their errors name the position too.
+  std::vector<JsonConfig> objects(const std::string& key) const;
 
   /// This config with the values of `other` on top: objects merge key by key, anything else is replaced. Errors about
   /// the result name both sources.
