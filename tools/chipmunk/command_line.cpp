@@ -223,6 +223,46 @@ void add_schedule(CLI::App* app, ParsedCommand* command) {
   schedule->callback([command, options] { command->run = [options] { return run_schedule(*options); }; });
 }
 
+void add_evaluate(CLI::App* app, ParsedCommand* command) {
+  auto options = std::make_shared<EvaluateOptions>();
+  CLI::App* evaluate = app->add_subcommand("evaluate", "Judge the demo model: does it show what prompts say");
+  GenerateRequest& request = options->request;
+  evaluate->add_option("--suite", options->suite, "Which prompts: scenes")->option_text("NAME [scenes]");
+  evaluate->add_option("-m,--model", options->model, "Model folder with suite.json; default: the one with Chipmunk")
+      ->option_text("DIR")
+      ->check(check_path);
+  evaluate
+      ->add_option("--pictures", options->pictures, "Judge 000.png with 000.json, ... of a folder; generate nothing")
+      ->option_text("DIR")
+      ->check(check_path);
+  evaluate->add_option("--limit", options->limit, "Only the first prompts; 0 for all")
+      ->option_text("INT [0]")
+      ->check(CLI::NonNegativeNumber);
+  evaluate->add_option("--steps", request.steps, "Denoising steps, 1 to 1000")->option_text("INT [28]");
+  evaluate->add_option("--guidance,--guidance-scale", request.guidance_scale, "Distilled guidance")
+      ->option_text("FLOAT [3.5]");
+  evaluate->add_option("--true-cfg-scale", request.true_cfg_scale, "Classifier-free guidance; 1 is off")
+      ->option_text("FLOAT [1]");
+  evaluate
+      ->add_option_function<std::string>(
+          "-s,--seed", [&request](const std::string& text) { request.seed = parse_seed(text); },
+          "Picture i uses seed + i")
+      ->option_text("INT [0]");
+  evaluate->add_option("-W,--width", request.width, "Pixels; 0 for the model's native size")->option_text("INT [0]");
+  evaluate->add_option("-H,--height", request.height, "Pixels; 0 for the model's native size")->option_text("INT [0]");
+  evaluate->add_flag("--empty-prompt", options->empty_prompt, "Replace all prompts by nothing: the chance level");
+  evaluate->add_option("-o,--output", options->output, "Folder for pictures, specifications and contact sheet")
+      ->option_text("DIR [evaluation]")
+      ->check(check_path);
+  evaluate->add_option("--device", options->device, "Where to compute")->option_text("cpu|cuda[:i]|auto [auto]");
+  evaluate->add_option("--threads", options->threads, "CPU threads; 0 for all cores")
+      ->option_text("INT [0]")
+      ->check(CLI::Range(0, kMaxThreads));
+  evaluate->add_flag("--json", options->json, "One JSON object on stdout, in place of the table");
+  evaluate->add_flag("--quiet", options->quiet, "No progress on stderr, only notices and errors");
+  evaluate->callback([command, options] { command->run = [options] { return run_evaluate(*options); }; });
+}
+
 /// CLI11 says less about a missing or unknown command. Empty if the first argument is fine.
 std::string check_command(const CLI::App& app, int argc, char** argv) {
   if (argc >= 2 && std::string_view(argv[1]).starts_with('-')) return {};
@@ -258,6 +298,7 @@ ParsedCommand parse_command_line(int argc, char** argv) {
   add_generate(&app, &command);
   add_inspect(&app, &command);
   add_schedule(&app, &command);
+  add_evaluate(&app, &command);
   app.add_subcommand("version", "Show the version, how it was built and which devices there are")->callback([&command] {
     command.run = [] { return run_version(); };
   });

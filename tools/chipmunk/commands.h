@@ -43,8 +43,24 @@ struct ScheduleOptions {
   bool json = false;
 };
 
+/// Judges the demo model on its suite of prompts.
+struct EvaluateOptions {
+  std::string suite = "scenes";
+  std::filesystem::path model;     ///< empty: the one that comes with Chipmunk; holds suite.json
+  std::filesystem::path pictures;  ///< judge this folder and generate nothing
+  std::filesystem::path output = "evaluation";
+  GenerateRequest request;    ///< picture i uses seed + i
+  int limit = 0;              ///< 0: the whole suite
+  bool empty_prompt = false;  ///< the chance level
+  std::string device = "auto";
+  int threads = 0;
+  bool json = false;
+  bool quiet = false;
+};
+
 int run_generate(const GenerateOptions& options);
 int run_inspect(const InspectOptions& options);
+int run_evaluate(const EvaluateOptions& options);
 int run_schedule(const ScheduleOptions& options);
 int run_version();
 

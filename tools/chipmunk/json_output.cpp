@@ -62,7 +62,30 @@ Json component_json(const ComponentDescription& component, bool with_tensors) {
   return json;
 }
 
+Json score_json(const ScoreRow& row) {
+  const std::pair<const char*, const Fraction*> columns[] = {{"object", &row.object},
+                                                             {"colour", &row.colour},
+                                                             {"shape", &row.shape},
+                                                             {"relation", &row.relation},
+                                                             {"all_correct", &row.all_correct}};
+  Json json, intervals, counts;
+  for (const auto& [name, fraction] : columns) {
+    json[name] = fraction->total == 0 ? Json() : Json(fraction->value());
+    intervals[name] = {fraction->low(), fraction->high()};
+    counts[name] = fraction->total;
+  }
+  json["intervals"] = intervals;
+  json["counts"] = counts;
+  return json;
+}
+
 }  // namespace
+
+std::string to_json(const Score& score) {
+  Json json = score_json(score.all);
+  json["held_out"] = score_json(score.held_out);
+  return dump(json);
+}
 
 std::string to_json(const GenerateReport& report) {
   Json json = {{"version", CHIPMUNK_VERSION},

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "chipmunk/pipeline.h"
+#include "evaluation/score.h"
 #include "io/model_folder.h"
 #include "pipeline/flow_match.h"
 #include "sparse/schedule.h"
@@ -42,5 +43,7 @@ struct ScheduleReport {
 std::string to_json(const GenerateReport& report);
 std::string to_json(const ModelDescription& model, bool with_tensors);
 std::string to_json(const ScheduleReport& report);
+/// Fractions, null where nothing was counted, with their 95 % intervals and counts.
+std::string to_json(const Score& score);
 
 }  // namespace chipmunk::cli
