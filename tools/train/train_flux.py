@@ -218,15 +218,15 @@ def main() -> None:
         total = loss.detach() if total is None else total + loss.detach()
         step += 1
         if step % 50 == 0 or step == 5:
-            log.append([step, time.time() - start, total.item() / (step - last), rate, args.seconds])
+            log.append([step, time.time() - start, total.item() / (step - last), rate])
             total, last = None, step
             if step % 250 == 0 or step <= 50:
-                print("flux", *(f"{v:.5g}" for v in log[-1][:4]), flush=True)
+                print("flux", *(f"{v:.5g}" for v in log[-1]), flush=True)
             if not math.isfinite(log[-1][2]):
                 raise SystemExit("the loss is not finite")
     print(f"trained {step} steps in {time.time() - start:.0f} s", flush=True)
     export(args, average, configs, vae, vae_config)
-    record = {"columns": ["step", "seconds", "loss", "rate"], "rows": [row[:4] for row in log], "steps": step}
+    record = {"columns": ["step", "seconds", "loss", "rate"], "rows": log, "steps": step}
     record["arguments"] = {k: str(v) for k, v in vars(args).items()}
     (args.out / "flux_log.json").write_text(json.dumps(record))
     save_grids(args, vae_config, device, teacher is not None)
