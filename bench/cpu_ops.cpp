@@ -233,7 +233,8 @@ Options parse(int argc, char** argv) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+// An error ends a benchmark.
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   const Options options = parse(argc, argv);
   if (options.threads > 0) omp_set_num_threads(options.threads);
   const Context context = make_cpu_context({options.threads, 0});

@@ -93,7 +93,8 @@ double step_flops(const FluxConfig& config, double text, double image) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+// An error ends a benchmark.
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   Arguments arguments;
   for (int i = 1; i + 1 < argc; i += 2) {
     const int64_t value = std::atoll(argv[i + 1]);

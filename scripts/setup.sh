@@ -10,7 +10,7 @@ packages=(g++ cmake ninja-build ccache pkg-config git python3
   libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libfmt-dev libpng-dev
   libgtest-dev libbenchmark-dev)
 if [ "${1:-}" = "--dev" ]; then
-  packages+=(clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev)
+  packages+=(clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev libomp-19-dev)
 elif [ -n "${1:-}" ]; then
   echo "usage: scripts/setup.sh [--dev]" >&2
   exit 2

@@ -45,7 +45,7 @@ Tensor Context::empty(const Dims& shape, DType dtype) const {
 }
 
 Tensor Context::to_device(const Tensor& host) const {
-  const Tensor dense = host.is_contiguous() ? host : dense_host_copy(host);
+  Tensor dense = host.is_contiguous() ? host : dense_host_copy(host);
   if (device().kind == DeviceKind::kCpu) return dense;
   const Tensor result = empty(host.shape(), host.dtype());
   runtime_->copy(result.data(), device(), dense.data(), Device{}, dense.bytes(), StreamKind::kCompute);

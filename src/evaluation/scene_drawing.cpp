@@ -192,7 +192,9 @@ bool lay_out(std::mt19937_64& random, DrawnScene* scene) {
   for (int attempt = 0; attempt < 60; ++attempt) {
     scene->layout.clear();
     for (const SceneObject& object : scene->spec.objects) {
-      const auto& range = kDiameters[static_cast<size_t>(*object.size)];
+      // Scenes to be drawn have sizes, unlike specifications read from a file.
+      const auto& range =
+          kDiameters[static_cast<size_t>(object.size.value())];  // NOLINT(bugprone-unchecked-optional-access)
       scene->layout.push_back({uniform(random, -0.45, 0.45), uniform(random, -0.45, 0.45),
                                0.5 * uniform(random, range[0], range[1]), uniform(random, -0.15, 0.15)});
     }

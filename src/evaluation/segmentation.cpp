@@ -79,16 +79,18 @@ class ColourTable {
     int8_t found = kBackground;
     for (const auto& background : kBackgrounds) {
       // From a shadow on the darkest tone to the lightest one.
-      for (double scale = 0.45; scale < 1.36; scale += 0.05) {
-        best = std::min(best, distance(rgb, background, scale, 0));
+      for (int step = 0; step <= 18; ++step) {
+        best = std::min(best, distance(rgb, background, 0.45 + 0.05 * step, 0));
       }
     }
     for (int8_t i = 0; i < kColourCount; ++i) {
-      const auto& colour = kPalette[static_cast<size_t>(i)];
+      const auto& colour = kPalette[static_cast<uint8_t>(i)];
       const std::array<double, 3> base = {double(colour[0]), double(colour[1]), double(colour[2])};
       // A shadow on white is as bright as a background; on a saturated colour it misleads nobody.
       const bool saturated = i < static_cast<int>(Colour::kWhite);
-      for (double scale = saturated ? 0.6 : 0.75; scale < 1.16; scale += 0.05) {
+      // Brightness in steps of 0.05 up to 1.15.
+      for (int step = saturated ? 12 : 15; step <= 23; ++step) {
+        const double scale = 0.05 * step;
         for (const double offset : {0.0, 8.0, 16.0}) {
           const double d = distance(rgb, base, scale, offset);
           if (d >= best) continue;
