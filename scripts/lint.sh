@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# clang-tidy on changed C++ files, the most recently changed first, for at most five minutes; needs the release build's
+# clang-tidy on changed C++ files of the engine and its tools, the most recently changed first, for at most five minutes; needs the release build's
 # compile commands.
 #   scripts/lint.sh [BASE]   files changed since BASE; default: in the commits of the last day before HEAD
 set -euo pipefail
@@ -7,11 +7,11 @@ cd "$(dirname "$0")/.."
 readonly limit_s=300
 
 if [ $# -gt 0 ]; then
-  changed=$(git diff --name-only --diff-filter=d "$1" -- 'src/*.cpp' 'tools/*.cpp' 'tests/*.cpp' 'bench/*.cpp')
+  changed=$(git diff --name-only --diff-filter=d "$1" -- 'src/*.cpp' 'tools/*.cpp')
 else
   day_before=$(($(git log -1 --format=%ct) - 86400))
   changed=$(git log --since="@$day_before" --name-only --format= -- \
-    'src/*.cpp' 'tools/*.cpp' 'tests/*.cpp' 'bench/*.cpp' | awk '!seen[$0]++')
+    'src/*.cpp' 'tools/*.cpp' | awk '!seen[$0]++')
 fi
 files=()
 while read -r file; do
