@@ -2,7 +2,8 @@
 
 python train_flux.py --model MODEL_FOLDER --out OUT_FOLDER --seconds 460 --sizes 256x256
 Goes on from MODEL_FOLDER's weights where it has them (the optimiser starts afresh with a short
-warm-up), and writes the averaged weights, a loss log and picture grids to OUT_FOLDER.
+warm-up) or, with --state, from the last leg's weights and optimiser on the same machine; writes the
+averaged weights, a loss log and picture grids to OUT_FOLDER.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ def parse() -> argparse.Namespace:
     a.add_argument("--distil-share", type=float, default=0.0, help="last share of the time that distils guidance")
     a.add_argument("--guidance-slope", type=float, default=0.4, help="effective scale = 1 + slope (guidance - 1)")
     a.add_argument("--average", type=float, default=0.998)
+    a.add_argument("--state", type=Path, help="file with all of the training's state: read where it exists, then written")
+    a.add_argument("--noise-odds", type=float, default=2.0, help="how much to favour high noise levels at 256 tokens")
+    a.add_argument("--text-lengths", type=int, nargs="+", default=[64, 64, 64, 128, 128], help="drawn for each batch")
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--workers", type=int, default=14)
     a.add_argument("--compile", type=int, default=1)
@@ -105,20 +109,31 @@ def predict(models, batch: dict, guidance):
     return models["transformer"](batch["noisy"], text, pooled, batch["sigma"], batch["ids"], guidance)
 
 
-def make_batch(raw: dict, latents: Latents, empty: dict, device: str, drop: bool) -> dict:
+def noise_levels(count: int, tokens: int, odds: float, device: str) -> torch.Tensor:
+    """[count] sigmas: logit-normal, shifted as the sampler shifts, then towards noise.
+
+    The layout is decided above sigma 0.8. A larger picture keeps its layout visible up to higher levels (each
+    object covers more latents), so the odds sigma / (1 - sigma) grow with the number of tokens.
+    """
+    sigma = shifted(torch.sigmoid(1.2 * torch.randn(count, device=device)), tokens)
+    factor = odds * (tokens / 256) ** 0.4
+    return factor * sigma / (1 + (factor - 1) * sigma)
+
+
+def make_batch(raw: dict, latents: Latents, empty: dict, device: str, drop: bool, args) -> dict:
     height, width = raw["size"]
     packed = raw["packed"].to(device, non_blocking=True)
     clean = latents(packed, height, width)
     count, tokens = clean.shape[:2]
     # The padded text length varies; captions have at most 50 tokens, the engine pads to 128.
-    length = 64 if torch.rand(()) < 0.6 else 128
+    length = args.text_lengths[int(torch.randint(len(args.text_lengths), ()))]
     t5 = raw["t5"].to(device, non_blocking=True).long()[:, :length]
     clip = raw["clip"].to(device, non_blocking=True).long()
     if drop:
         dropped = torch.rand(count, 1, device=device) < DROP_SHARE
         t5, clip = torch.where(dropped, empty["t5"][:, :length], t5), torch.where(dropped, empty["clip"], clip)
     noise = torch.randn_like(clean)
-    sigma = shifted(torch.sigmoid(1.2 * torch.randn(count, device=device)), tokens)
+    sigma = noise_levels(count, tokens, args.noise_odds, device)
     view = sigma.view(-1, 1, 1)
     return {
         "t5": t5, "clip": clip, "sigma": sigma, "noisy": (1 - view) * clean + view * noise,
@@ -136,6 +151,21 @@ def guided_target(teacher, batch: dict, empty: dict, guidance, slope: float):
     effective = (slope * (guidance - 1)).view(-1, 1, 1)
     target = captioned + effective * (captioned - captionless)
     return torch.where(effective > 0, target, batch["target"])
+
+
+def state_of(models, muon, adam, average) -> dict:
+    return {
+        "models": {name: model.state_dict() for name, model in models.items()},
+        "muon": muon.buffers, "adam": adam.state_dict(), "average": average.values, "updates": average.updates,
+    }  # fmt: skip
+
+
+def restore(state: dict, models, muon, adam, average) -> None:
+    for name, model in models.items():
+        model.load_state_dict(state["models"][name])
+    muon.buffers = state["muon"]
+    adam.load_state_dict(state["adam"])
+    average.values, average.updates = state["average"], state["updates"]
 
 
 def export(args, average, configs, vae, vae_config) -> None:
@@ -187,6 +217,8 @@ def main() -> None:
     muon = Muon(matrices)
     adam = torch.optim.AdamW(rest, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=device == "cuda")
     average = Average(models, args.average)
+    if args.state and args.state.exists():
+        restore(torch.load(args.state, map_location=device, weights_only=False), models, muon, adam, average)
     teacher, start, step, log, total, last = None, time.time(), 0, [], None, 0
     while (elapsed := time.time() - start) < args.seconds:
         progress = elapsed / args.seconds
@@ -201,7 +233,7 @@ def main() -> None:
                 compile_blocks(teacher)
             print("distilling guidance from step", step, flush=True)
         with torch.autocast(device, torch.bfloat16):
-            batch = make_batch(next(data), latents, empty, device, drop=teacher is None)
+            batch = make_batch(next(data), latents, empty, device, drop=teacher is None, args=args)
             guidance = torch.ones_like(batch["sigma"])
             target = batch["target"]
             if teacher is not None:
@@ -226,6 +258,8 @@ def main() -> None:
                 raise SystemExit("the loss is not finite")
     print(f"trained {step} steps in {time.time() - start:.0f} s", flush=True)
     export(args, average, configs, vae, vae_config)
+    if args.state:
+        torch.save(state_of(models, muon, adam, average), args.state)
     record = {"columns": ["step", "seconds", "loss", "rate"], "rows": log, "steps": step}
     record["arguments"] = {k: str(v) for k, v in vars(args).items()}
     (args.out / "flux_log.json").write_text(json.dumps(record))
