@@ -91,12 +91,32 @@ struct BF16Format {
   }
 };
 
+/// The floats that f16 bit patterns stand for.
+template <class D, class V16>
+HWY_INLINE hn::Vec<D> widen_half(D d, V16 bits) {
+#if HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR
+  // Highway's emulation takes infinities and NaNs for numbers. Moved to a float's place, the bits are the value times
+  // 2^-112 (the biases are 15 and 127), subnormals included.
+  const hn::Rebind<uint32_t, D> d32;
+  const auto wide = hn::PromoteTo(d32, bits);
+  const auto magnitude = hn::ShiftLeft<13>(hn::And(wide, hn::Set(d32, 0x7fffu)));
+  const auto sign = hn::ShiftLeft<16>(hn::And(wide, hn::Set(d32, 0x8000u)));
+  const auto number = hn::Mul(hn::BitCast(d, magnitude), hn::Set(d, 0x1p112f));
+  const auto special = hn::BitCast(d, hn::Or(magnitude, hn::Set(d32, 0x7f800000u)));
+  const auto is_special = hn::RebindMask(d, hn::Gt(magnitude, hn::Set(d32, (0x7bffu << 13))));
+  return hn::Or(hn::IfThenElse(is_special, special, number), hn::BitCast(d, sign));
+#else
+  const hn::Rebind<hwy::float16_t, D> df16;
+  return hn::PromoteTo(d, hn::BitCast(df16, bits));
+#endif
+}
+
 struct F16Format {
   using Bits = uint16_t;
   template <class D>
   static HWY_INLINE hn::Vec<D> load(D d, const Bits* p) {
-    const hn::Rebind<hwy::float16_t, D> d16;
-    return hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(p)));
+    const hn::Rebind<uint16_t, D> d16;
+    return widen_half(d, hn::LoadU(d16, p));
   }
 };
 
@@ -107,8 +127,7 @@ struct F8E5M2Format {
   static HWY_INLINE hn::Vec<D> load(D d, const Bits* p) {
     const hn::Rebind<uint8_t, D> d8;
     const hn::Rebind<uint16_t, D> d16;
-    const hn::Rebind<hwy::float16_t, D> df16;
-    return hn::PromoteTo(d, hn::BitCast(df16, hn::ShiftLeft<8>(hn::PromoteTo(d16, hn::LoadU(d8, p)))));
+    return widen_half(d, hn::ShiftLeft<8>(hn::PromoteTo(d16, hn::LoadU(d8, p))));
   }
 };
 
@@ -119,14 +138,13 @@ struct F8E4M3Format {
   static HWY_INLINE hn::Vec<D> load(D d, const Bits* p) {
     const hn::Rebind<uint8_t, D> d8;
     const hn::Rebind<uint16_t, D> d16;
-    const hn::Rebind<hwy::float16_t, D> df16;
     const auto bits = hn::PromoteTo(d16, hn::LoadU(d8, p));
     const auto magnitude = hn::And(bits, hn::Set(d16, uint16_t{0x7f}));
     const auto sign = hn::ShiftLeft<8>(hn::AndNot(hn::Set(d16, uint16_t{0x7f}), bits));
     // 0x7f is the only NaN; e4m3 has no infinities.
     const auto half = hn::IfThenElse(hn::Eq(magnitude, hn::Set(d16, uint16_t{0x7f})), hn::Set(d16, uint16_t{0x7e00}),
                                      hn::ShiftLeft<7>(magnitude));
-    return hn::Mul(hn::PromoteTo(d, hn::BitCast(df16, hn::Or(half, sign))), hn::Set(d, 256.0f));
+    return hn::Mul(widen_half(d, hn::Or(half, sign)), hn::Set(d, 256.0f));
   }
 };
 

@@ -8,8 +8,7 @@
 namespace chipmunk::test {
 namespace {
 
-struct AttentionCase {
-  const char* name;
+struct AttentionCase : NamedCase {
   int64_t batch, query_tokens, key_tokens, heads, kv_heads, head_dim;
   bool causal = false, bias = false;
   std::vector<int32_t> key_lengths = {};
@@ -160,8 +159,7 @@ TEST_P(AttentionFormsTest, ScaleIsUsed) {
 
 CHIPMUNK_INSTANTIATE(AttentionFormsTest, ::testing::Values(OnlyCase{}));
 
-struct RopeCase {
-  const char* name;
+struct RopeCase : NamedCase {
   int64_t batch, tokens, heads, head_dim;
   bool norm, rope;
   int64_t pad = 0;

@@ -8,8 +8,7 @@
 namespace chipmunk::test {
 namespace {
 
-struct ActivationCase {
-  const char* name;
+struct ActivationCase : NamedCase {
   Activation activation;
 };
 

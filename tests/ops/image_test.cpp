@@ -7,8 +7,7 @@
 namespace chipmunk::test {
 namespace {
 
-struct ConvCase {
-  const char* name;
+struct ConvCase : NamedCase {
   int64_t batch, height, width, in_channels, out_channels, kernel_height, kernel_width;
   int64_t stride = 1, pad_top = 0, pad_left = 0, pad_bottom = 0, pad_right = 0;
   bool bias = false, residual = false;

@@ -8,8 +8,7 @@
 namespace chipmunk::test {
 namespace {
 
-struct LinearCase {
-  const char* name;
+struct LinearCase : NamedCase {
   int64_t batch, rows, in_features, out_features;
   DType weight_dtype = DType::kF32;
   Activation activation = Activation::kNone;

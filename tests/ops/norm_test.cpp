@@ -8,8 +8,7 @@
 namespace chipmunk::test {
 namespace {
 
-struct NormCase {
-  const char* name;
+struct NormCase : NamedCase {
   int64_t batch, rows, channels;
   bool affine = false, modulated = false;
   int64_t pad = 0;
@@ -77,8 +76,7 @@ TEST_P(RmsNormTest, MatchesReference) {
 
 CHIPMUNK_INSTANTIATE(RmsNormTest, ::testing::ValuesIn(kCases));
 
-struct GroupNormCase {
-  const char* name;
+struct GroupNormCase : NamedCase {
   int64_t batch, height, width, channels, groups;
   Activation activation = Activation::kNone;
 };

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <concepts>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -73,9 +75,18 @@ class OpCaseTest : public OpTest, public ::testing::WithParamInterface<std::tupl
   const Case& test_case() const { return std::get<1>(this->GetParam()); }
 };
 
+/// Base of the case structs, so that a failure prints the case's name and not its bytes.
+struct NamedCase {
+  const char* name;
+};
+template <std::derived_from<NamedCase> Case>
+void PrintTo(const Case& test_case, std::ostream* stream) {
+  *stream << test_case.name;
+}
+
 /// For suites that need no values of their own: one case a test body.
-struct OnlyCase {
-  const char* name = "all";
+struct OnlyCase : NamedCase {
+  OnlyCase() : NamedCase{"all"} {}
 };
 
 /// An output that is a view into a larger block of sentinels.
