@@ -54,6 +54,9 @@ struct GenerateRequest {
   VaeTiling vae_tiling = VaeTiling::kAuto;
   PreviewMode preview = PreviewMode::kNone;
   int preview_interval = 1;  ///< steps between previews
+  /// How sparse the transformer computes: a preset's name ("flux", "demo", ...) or a YAML file; empty for dense.
+  std::string sparsity;
+  bool record = false;  ///< fill GenerateResult::steps; costs memory and some time
 };
 
 /// One generated sample: 8-bit RGB, row-major, frame after frame.
@@ -79,6 +82,10 @@ class ProgressSink {
   virtual void on_stage(std::string_view stage);
   /// A denoising step is done.
   virtual void on_step(const StepReport& report);
+  /// Whether on_latents is wanted: it costs a copy from the device each step.
+  virtual bool wants_latents() const { return false; }
+  /// The latents after a step, f32 [batch, tokens, channels] in raster order.
+  virtual void on_latents(int step_index, const float* values, size_t count);
   /// What the picture would be if it stopped now; the first of the batch.
   virtual void on_preview(const Frames& frames, int step_index);
   /// Something a person should know, e.g. that a prompt was truncated.
@@ -87,11 +94,40 @@ class ProgressSink {
   virtual bool cancelled();
 };
 
+/// Fractions of the key columns at which LayerRecord::attention_mass is given.
+inline constexpr double kMassFractions[] = {0.01, 0.02, 0.05, 0.1, 0.165, 0.25, 0.5};
+
+/// What one layer of the transformer did in one step; means over the batch, guidance branches, heads and query groups.
+struct LayerRecord {
+  double attention_kept = 1.0;  ///< fraction of the key columns that were read; 0 on skipped steps
+  double mlp_kept = 1.0;        ///< fraction of the hidden features that were computed; 0 on skipped steps
+  /// Share of a query group's attention that its heaviest columns hold, at each of kMassFractions. Where column sums
+  /// are computed (refresh steps); else empty.
+  std::vector<double> attention_mass;
+  /// |O_t - O_(t-1)| / |O_t| of the attention's output, of whatever was computed; negative where there is no step
+  /// before.
+  double attention_change = -1.0;
+};
+
+/// What one denoising step did.
+struct StepRecord {
+  int index = 0;
+  double sigma = 0.0;
+  std::string attention;   ///< "dense", "refresh", "recache", "sparse" or "skip": of the layers that are not kept dense
+  std::string mlp;         ///< "full", "select", "reuse" or "skip"
+  double movement = -1.0;  ///< what adaptive step caching expected the output to move, relative; negative without
+  double multiply_adds =
+      0;  ///< of attention and MLP, with column sums, means, selection and caches; see work_estimate.h
+  double dense_multiply_adds = 0;  ///< of the same step without sparsity
+  std::vector<LayerRecord> layers;
+};
+
 struct GenerateResult {
   std::vector<Frames> samples;  ///< batch_count of them
   int width = 0, height = 0;    ///< the size used
   double text_ms = 0.0, denoise_ms = 0.0, decode_ms = 0.0;
-  size_t peak_memory_bytes = 0;  ///< the allocator's, weights in mapped files not counted
+  size_t peak_memory_bytes = 0;   ///< the allocator's, weights in mapped files not counted
+  std::vector<StepRecord> steps;  ///< with GenerateRequest::record
 };
 
 /// A loaded model. generate() may be called any number of times; calls share nothing but the weights.
