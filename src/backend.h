@@ -17,6 +17,12 @@ class Backend {
 
   virtual void linear(const Context& context, const LinearParams& params) = 0;
   virtual void attention(const Context& context, const AttentionParams& params) = 0;
+  virtual void column_attention(const Context& context, const ColumnAttentionParams& params) = 0;
+  virtual void select_columns(const Context& context, const SelectColumnsParams& params) = 0;
+  virtual void block_mean(const Context& context, const BlockMeanParams& params) = 0;
+  virtual void select_features(const Context& context, const SelectFeaturesParams& params) = 0;
+  virtual void column_mlp(const Context& context, const ColumnMlpParams& params) = 0;
+  virtual void gated_add(const Context& context, const GatedAddParams& params) = 0;
   virtual void layer_norm(const Context& context, const LayerNormParams& params) = 0;
   virtual void rms_norm(const Context& context, const RmsNormParams& params) = 0;
   virtual void qk_norm_rope(const Context& context, const QkNormRopeParams& params) = 0;

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
+#include "core/random_columns.h"
 
 /// Arguments of the backend's ops: plain data, validated by src/ops before a backend sees them.
 /// Shapes stand beside each pointer, outermost first; the innermost dimension is dense unless a stride says otherwise.
@@ -63,10 +64,112 @@ struct AttentionParams {
   float* lse = nullptr;                  // [B, H, N] dense or null
   const float* relative_bias = nullptr;  // [H, N + M - 1] or null; entry j - i + N - 1 is added to score (i, j)
   const int32_t* key_lengths = nullptr;  // [B] or null; keys at or past it are invisible
+  // column_sums[b, h, g, j] = sum over the query rows i of group g of exp(score(i, j) - column_lse[b, h, i]); rows
+  // whose column_lse is -inf count 0.
+  float* column_sums = nullptr;       // [B, H, G, M] dense or null, G = ceil(N / group_size)
+  const float* column_lse = nullptr;  // [B, H, N] dense; given together with column_sums; may be lse
+  int64_t group_size = 1;
   HeadStrides q_strides, k_strides, v_strides, out_strides;
   int64_t batch, query_tokens, key_tokens, heads, kv_heads, head_dim;  // B, N, M, H, H_kv, D
   float scale = 1.0f;
   bool causal = false;  // key j is visible to query i where j <= i + (M - N)
+};
+
+/// How attention over some of the keys, A_S with its softmax denominators' logarithms lse_S, joins what is known of the
+/// others. O is the output of a dense step, m = exp(lse_S - lse_all) the part of its softmax that the kept keys hold.
+enum class ColumnEpilogue : uint8_t {
+  kNone,      ///< out = A_S
+  kAdd,       ///< out = residual + A_S
+  kSubtract,  ///< out = residual - A_S
+  kSplit,     ///< residual = O: out = O - m A_S, lse_rest = lse_all + ln(max(1 - m, 1e-7)); 0 and -inf for all keys
+  kMerge,     ///< residual = kSplit's out R: out = (e^lse_all R + e^lse_S A_S) / (e^lse_rest + e^lse_S)
+};
+
+/// Attention in which the query rows of a group read the same few keys. A group without keys has A_S = 0.
+struct ColumnAttentionParams {
+  In q;                            // [B, N, H, D]
+  In k, v;                         // [B, M, H, D]
+  Out out;                         // [B, N, H, D]; may be residual
+  In residual;                     // [B, N, H, D] or null; see epilogue
+  const int32_t* indices;          // [B, H, G, capacity]: distinct keys, entries past the count are not read
+  const int32_t* counts;           // [B, H, G]: in [0, capacity], or M: every key, and no list
+  float* lse = nullptr;            // [B, H, N] dense or null: lse_S
+  const float* lse_all = nullptr;  // [B, H, N] dense; kSplit and kMerge
+  float* lse_rest = nullptr;       // [B, H, N] dense; written by kSplit, read by kMerge
+  HeadStrides q_strides, k_strides, v_strides, out_strides, residual_strides;
+  int64_t batch, query_tokens, key_tokens, heads, head_dim;  // B, N, M, H, D
+  int64_t group_size, capacity;                              // G = ceil(N / group_size)
+  float scale;
+  ColumnEpilogue epilogue = ColumnEpilogue::kNone;
+};
+
+/// The keys of each group: static ones; and, where a group has room, those with the largest column sums and random
+/// ones, as core/column_selection.h defines it; filled up to a multiple with the lowest others.
+struct SelectColumnsParams {
+  const float* column_sums;                 // [B, H, G, M] dense
+  const uint8_t* static_columns = nullptr;  // [G, M] dense, of head h at h * static_head_stride; or null for none
+  const uint8_t* random_columns = nullptr;  // [B, H, G, M] dense or null
+  int32_t* indices;                         // [B, H, G, capacity], ascending; past the count untouched
+  int32_t* counts;                          // [B, H, G]; M where more than capacity would be kept
+  int64_t batch, heads, groups, key_tokens, capacity;
+  int64_t static_head_stride = 0;
+  int64_t top_k, room_keys, multiple_of = 1;
+  RandomRow random;               // batch, head and group are filled in per row
+  uint64_t random_threshold = 0;  // of drawn columns; 0 draws none
+};
+
+/// out[b, i] = mean of x[b, t] over the tokens of block i; the last block may be shorter.
+struct BlockMeanParams {
+  In x;     // [B, T, C], strides x_batch_stride, x_row_stride
+  Out out;  // [B, ceil(T / block_rows), C] dense
+  int64_t batch, rows, channels, block_rows;
+  int64_t x_batch_stride, x_row_stride;
+};
+
+/// The hidden features of each token block: those whose block means moved most since they were last computed, and
+/// random ones, as core/column_selection.h defines it. The means of the chosen features are renewed.
+struct SelectFeaturesParams {
+  In means;                                  // [B, R, F] dense: block means of the pre-activations now
+  float* cached_means;                       // [B, R, F] dense
+  const uint8_t* random_features = nullptr;  // [B, blocks, F] dense or null
+  float* drift = nullptr;                    // [B, blocks, F] dense or null: receives sum of |means - cached_means|
+  int32_t* indices;                          // [B, blocks, capacity], ascending; past the count untouched
+  int32_t* counts;                           // [B, blocks]; F where more than capacity would be kept
+  int64_t batch, blocks, mean_blocks, features, capacity;  // mean_blocks: R
+  int64_t means_per_block;                                 // a block's means; its last block may have fewer
+  int64_t top_k, multiple_of = 1;
+  RandomRow random;               // batch and group are filled in per row
+  uint64_t random_threshold = 0;  // of drawn features; 0 draws none
+};
+
+/// For the features f that each token block keeps: new = activation(x . weight1[f] + bias1[f]), rounded to the dtype of
+/// activations; out += (new - activations[f]) weight2[f]; activations[f] = new.
+struct ColumnMlpParams {
+  In x;                    // [B, T, C], strides x_batch_stride, x_row_stride
+  In weight1;              // [F, C], row stride weight1_row_stride; any floating dtype
+  In bias1;                // [F] or null
+  In weight2;              // [F, C_out]: the second layer's weight transposed, row stride weight2_row_stride
+  Out activations;         // [B, T, F] dense
+  Out out;                 // [B, T, C_out] dense
+  const int32_t* indices;  // [B, blocks, capacity]
+  const int32_t* counts;   // [B, blocks]: in [0, capacity], or F: every feature, and no list
+  int64_t batch, rows, channels, features, out_channels;
+  int64_t block_rows, capacity;  // blocks = ceil(T / block_rows)
+  int64_t x_batch_stride, x_row_stride, weight1_row_stride, weight2_row_stride;
+  Activation activation;
+};
+
+/// out = residual + gate * x. out may be residual.
+struct GatedAddParams {
+  In x;         // [B, T, C], strides x_batch_stride, x_row_stride
+  In gate;      // [B, C], stride gate_batch_stride
+  In residual;  // [B, T, C], strides residual_batch_stride, residual_row_stride
+  Out out;      // [B, T, C], strides out_batch_stride, out_row_stride
+  int64_t batch, rows, channels;
+  int64_t x_batch_stride, x_row_stride;
+  int64_t gate_batch_stride;
+  int64_t residual_batch_stride, residual_row_stride;
+  int64_t out_batch_stride, out_row_stride;
 };
 
 /// out = layer_norm(x) * weight + bias, then * (1 + scale) + shift; each pair optional.

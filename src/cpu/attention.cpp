@@ -13,6 +13,9 @@ using namespace cpu;
 /// Packed keys and values held at a time, if one head does not need more: many small heads share one pass.
 constexpr int64_t kPackedBytes = int64_t{32} << 20;
 
+/// The rows of the equal tiles, of at most `most`, that `rows` rows are cut into.
+int64_t equal_share(int64_t rows, int64_t most) { return divide_up(rows, divide_up(rows, most)); }
+
 /// A group of (sample, key/value head) pairs that is packed, then attended to.
 struct HeadGroup {
   int64_t first, count;
@@ -87,18 +90,30 @@ void CpuBackend::attention(const Context& context, const AttentionParams& params
   const Workspace scratch(context, threads_ * scratch_floats);
 
   const int64_t heads_per_pair = params.heads / params.kv_heads;
-  const int64_t query_blocks = divide_up(params.query_tokens, geometry.query_block);
+  // Column sums are added up by one task a group of query rows, in a fixed order.
+  const bool summed = params.column_sums != nullptr;
+  const int64_t task_rows = summed ? params.group_size : geometry.query_block;
+  const int64_t query_blocks = divide_up(params.query_tokens, task_rows);
   for (int64_t first = 0; first < pairs; first += group_pairs) {
     const HeadGroup group{first, std::min(group_pairs, pairs - first), packed.data(), padded_keys, padded_dim};
     pack_group(threads_, params, group, width);
     parallel_for(threads_, group.count * heads_per_pair * query_blocks, [&](int64_t task, int worker) {
       const int64_t pair = first + task / (heads_per_pair * query_blocks);
       const int64_t h = pair % params.kv_heads * heads_per_pair + task / query_blocks % heads_per_pair;
-      const int64_t query = task % query_blocks * geometry.query_block;
-      AttentionTile tile =
-          make_tile(params, group, pair, h, query, std::min(geometry.query_block, params.query_tokens - query));
-      tile.scratch = scratch.data() + worker * scratch_floats;
-      attention_tile(tile);
+      const int64_t block = task % query_blocks;
+      const int64_t end = std::min((block + 1) * task_rows, params.query_tokens);
+      const int64_t step = equal_share(end - block * task_rows, geometry.query_block);
+      for (int64_t query = block * task_rows; query < end; query += step) {
+        AttentionTile tile = make_tile(params, group, pair, h, query, std::min(step, end - query));
+        tile.scratch = scratch.data() + worker * scratch_floats;
+        if (summed) {
+          const int64_t head = pair / params.kv_heads * params.heads + h;
+          tile.column_lse = params.column_lse + head * params.query_tokens + query;
+          tile.column_sums = params.column_sums + (head * query_blocks + block) * params.key_tokens;
+          if (query == block * task_rows) std::fill_n(tile.column_sums, params.key_tokens, 0.0f);
+        }
+        attention_tile(tile);
+      }
     });
   }
 }

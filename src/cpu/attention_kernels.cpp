@@ -55,6 +55,22 @@ void pack_head_simd(const PackTask& task, int64_t begin, const PackedHead& head)
   }
 }
 
+void gather_head_simd(const GatherTask& task, const PackedHead& head) {
+  const int64_t width = tile_columns(), head_dim = task.source.head_dim;
+  for (int64_t begin = 0; begin < task.count; begin += width) {
+    const int64_t count = HWY_MIN(width, task.count - begin);
+    // Rows side by side, so that keys and values are packed as those of a dense head.
+    PackTask rows{task.scratch, task.scratch + width * head_dim, head_dim, head_dim, count, head_dim};
+    for (int64_t j = 0; j < count; ++j) {
+      const int64_t key = task.indices != nullptr ? task.indices[begin + j] : begin + j;
+      std::memcpy(task.scratch + j * head_dim, task.source.k + key * task.source.k_stride, sizeof(float) * head_dim);
+      std::memcpy(task.scratch + (width + j) * head_dim, task.source.v + key * task.source.v_stride,
+                  sizeof(float) * head_dim);
+    }
+    pack_head_simd(rows, 0, {head.keys + begin * head_dim, head.values + begin * width, head.padded_keys});
+  }
+}
+
 /// Adds a row's bias (base 2) to its scores.
 HWY_INLINE void add_bias(const float* bias, int64_t n, float* scores) {
   const FloatVec log2e = hn::Set(FloatTag(), kLog2E);
@@ -116,6 +132,17 @@ HWY_INLINE void softmax_step(int64_t n, int64_t depth, int64_t padded_dim, float
   *total += sum;
 }
 
+/// column_sums += probabilities, which are relative to `maximum` (base 2), made relative to column_lse.
+HWY_INLINE void add_column_sums(const float* probabilities, int64_t n, float maximum, float column_lse,
+                                float* column_sums) {
+  if (column_lse == -std::numeric_limits<float>::infinity()) return;
+  const float exponent = HWY_MIN(maximum - column_lse * kLog2E, 127.0f);
+  const FloatVec factor = hn::Set(FloatTag(), std::exp2(exponent));
+  for_each_vector(n, [&](int64_t i, auto load, auto store) HWY_ATTR {
+    store(hn::MulAdd(load(probabilities + i), factor, load(column_sums + i)), column_sums + i);
+  });
+}
+
 HWY_INLINE int64_t visible_of_row(const AttentionTile& tile, int64_t row) {
   return HWY_MAX(int64_t{0}, HWY_MIN(tile.visible_keys + row * tile.visible_keys_step, tile.visible_limit));
 }
@@ -169,6 +196,11 @@ void attention_tile_simd(const AttentionTile& tile) {
       if (tile.relative_bias != nullptr) add_bias(tile.relative_bias - r + begin, n, row);
       softmax_step(n, depth, padded_dim, row, sums + r * at.sum_stride, tile.scratch + at.maxima + r,
                    tile.scratch + at.totals + r);
+      if (tile.column_sums != nullptr) {
+        const float maximum = tile.scratch[at.maxima + r];
+        const bool sees_any = maximum != -std::numeric_limits<float>::infinity();
+        add_column_sums(row, n, sees_any ? maximum : 0.0f, tile.column_lse[r], tile.column_sums + begin);
+      }
     }
     for (int64_t slice = 0; slice < padded_dim; slice += width) {
       multiply_panel(tile.rows, scores, Scratch::kScoreStride,
@@ -189,6 +221,7 @@ namespace chipmunk::cpu {
 HWY_EXPORT(attention_geometry_simd);
 HWY_EXPORT(attention_scratch_floats_simd);
 HWY_EXPORT(pack_head_simd);
+HWY_EXPORT(gather_head_simd);
 HWY_EXPORT(attention_tile_simd);
 
 AttentionGeometry attention_geometry() { return HWY_DYNAMIC_DISPATCH(attention_geometry_simd)(); }
@@ -200,6 +233,8 @@ int64_t attention_scratch_floats(int64_t head_dim) {
 void pack_head(const PackTask& task, int64_t begin, const PackedHead& head) {
   HWY_DYNAMIC_DISPATCH(pack_head_simd)(task, begin, head);
 }
+
+void gather_head(const GatherTask& task, const PackedHead& head) { HWY_DYNAMIC_DISPATCH(gather_head_simd)(task, head); }
 
 void attention_tile(const AttentionTile& tile) { HWY_DYNAMIC_DISPATCH(attention_tile_simd)(tile); }
 

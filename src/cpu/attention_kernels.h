@@ -32,6 +32,16 @@ struct PackTask {
 };
 void pack_head(const PackTask& task, int64_t begin, const PackedHead& head);
 
+/// Keys (with their values) that are gathered into a packed head; null for all of them in order.
+struct GatherTask {
+  PackTask source;         // key_tokens: how many keys there are to choose from
+  const int32_t* indices;  // [count] or null
+  int64_t count;
+  float* scratch;  // [2, panel_width, head_dim]
+};
+/// Packs the whole head; its padded_keys is count rounded up to the panel width.
+void gather_head(const GatherTask& task, const PackedHead& head);
+
 /// A block of query rows of one head.
 struct AttentionTile {
   const float* q;  // [rows, head_dim], row stride q_stride
@@ -46,7 +56,9 @@ struct AttentionTile {
   int64_t visible_keys_step;  // more of them per row: 1 if causal, else 0
   int64_t visible_limit;      // at most
   float scale;
-  float* scratch;  // the calling thread's own, attention_scratch_floats(head_dim)
+  const float* column_lse;  // [rows], with column_sums
+  float* column_sums;       // [key tokens] or null: each row adds exp(score - column_lse)
+  float* scratch;           // the calling thread's own, attention_scratch_floats(head_dim)
 };
 int64_t attention_scratch_floats(int64_t head_dim);
 void attention_tile(const AttentionTile& tile);

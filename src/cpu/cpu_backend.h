@@ -13,6 +13,12 @@ class CpuBackend : public Backend {
 
   void linear(const Context& context, const LinearParams& params) override;
   void attention(const Context& context, const AttentionParams& params) override;
+  void column_attention(const Context& context, const ColumnAttentionParams& params) override;
+  void select_columns(const Context& context, const SelectColumnsParams& params) override;
+  void block_mean(const Context& context, const BlockMeanParams& params) override;
+  void select_features(const Context& context, const SelectFeaturesParams& params) override;
+  void column_mlp(const Context& context, const ColumnMlpParams& params) override;
+  void gated_add(const Context& context, const GatedAddParams& params) override;
   void layer_norm(const Context& context, const LayerNormParams& params) override;
   void rms_norm(const Context& context, const RmsNormParams& params) override;
   void qk_norm_rope(const Context& context, const QkNormRopeParams& params) override;

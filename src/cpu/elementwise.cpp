@@ -50,6 +50,11 @@ void axpby_row_simd(float alpha, const float* a, bool a_repeats, float beta, con
   });
 }
 
+void gated_add_row_simd(const float* x, const float* gate, const float* residual, int64_t n, float* out) {
+  for_each_vector(n, [&](int64_t i, auto load, auto store)
+                         HWY_ATTR { store(hn::MulAdd(load(gate + i), load(x + i), load(residual + i)), out + i); });
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace chipmunk::cpu
 HWY_AFTER_NAMESPACE();
@@ -70,6 +75,7 @@ HWY_EXPORT(activation_row_simd);
 HWY_EXPORT(gated_row_simd);
 HWY_EXPORT(clamp_row_simd);
 HWY_EXPORT(axpby_row_simd);
+HWY_EXPORT(gated_add_row_simd);
 }  // namespace cpu
 
 using namespace cpu;
@@ -107,6 +113,23 @@ void CpuBackend::gated_activation(const Context&, const GatedActivationParams& p
     for (int64_t r = begin; r < end; ++r) {
       kernel(f32(params.gate) + r * params.gate_row_stride, f32(params.x) + r * params.x_row_stride, params.channels,
              params.activation, f32(params.out) + r * params.out_row_stride);
+    }
+  });
+}
+
+void CpuBackend::gated_add(const Context&, const GatedAddParams& params) {
+  require_f32(params.x.dtype, "gated_add: x");
+  require_f32(params.gate.dtype, "gated_add: gate");
+  require_f32(params.residual.dtype, "gated_add: residual");
+  require_f32(params.out.dtype, "gated_add: out");
+  const auto kernel = HWY_DYNAMIC_DISPATCH(gated_add_row_simd);
+  parallel_rows(threads_, params.batch * params.rows, params.channels, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t b = i / params.rows, t = i % params.rows;
+      kernel(f32(params.x) + b * params.x_batch_stride + t * params.x_row_stride,
+             f32(params.gate) + b * params.gate_batch_stride,
+             f32(params.residual) + b * params.residual_batch_stride + t * params.residual_row_stride, params.channels,
+             f32(params.out) + b * params.out_batch_stride + t * params.out_row_stride);
     }
   });
 }

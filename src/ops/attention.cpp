@@ -7,19 +7,6 @@
 #include "ops/check.h"
 
 namespace chipmunk::ops {
-namespace {
-
-HeadStrides head_strides(const Tensor& tensor) { return {tensor.stride(0), tensor.stride(1), tensor.stride(2)}; }
-
-void check_heads(const Context& context, const Tensor& tensor, const char* what) {
-  check_present(context, tensor, what);
-  if (tensor.rank() != 4) fail_shape(what, "rank 4 [B, tokens, heads, D]", tensor);
-  check_activation(context, tensor, what);
-  check_inner_dense(tensor, what);
-}
-
-}  // namespace
-
 void attention_into(const Context& context, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& result,
                     const AttentionOptions& options) {
   check_heads(context, q, "attention: q");
@@ -35,19 +22,19 @@ void attention_into(const Context& context, const Tensor& q, const Tensor& k, co
     fail_shape("attention: k", "a divisor of " + std::to_string(heads) + " as number of heads", k);
   }
   if (options.relative_bias) {
-    check_shape(context, options.relative_bias, {heads, n + m - 1}, "attention: relative_bias");
-    check_dtype(options.relative_bias, DType::kF32, "attention: relative_bias");
-    check_dense(options.relative_bias, "attention: relative_bias");
+    check_f32(context, options.relative_bias, {heads, n + m - 1}, "attention: relative_bias");
   }
   if (options.key_lengths) {
     check_shape(context, options.key_lengths, {batch}, "attention: key_lengths");
     check_dtype(options.key_lengths, DType::kI32, "attention: key_lengths");
     check_dense(options.key_lengths, "attention: key_lengths");
   }
-  if (options.lse) {
-    check_shape(context, options.lse, {batch, heads, n}, "attention: lse");
-    check_dtype(options.lse, DType::kF32, "attention: lse");
-    check_dense(options.lse, "attention: lse");
+  if (options.lse) check_f32(context, options.lse, {batch, heads, n}, "attention: lse");
+  if (options.column_sums) {
+    if (options.group_size < 1) fail_argument("attention: group_size", "at least 1", options.group_size);
+    const int64_t groups = (n + options.group_size - 1) / options.group_size;
+    check_f32(context, options.column_sums, {batch, heads, groups, m}, "attention: column_sums");
+    check_f32(context, options.column_lse, {batch, heads, n}, "attention: column_lse");
   }
 
   AttentionParams params{};
@@ -58,6 +45,9 @@ void attention_into(const Context& context, const Tensor& q, const Tensor& k, co
   params.lse = static_cast<float*>(options.lse.data());
   params.relative_bias = static_cast<const float*>(options.relative_bias.data());
   params.key_lengths = static_cast<const int32_t*>(options.key_lengths.data());
+  params.column_sums = static_cast<float*>(options.column_sums.data());
+  params.column_lse = static_cast<const float*>(options.column_lse.data());
+  params.group_size = options.group_size;
   params.q_strides = head_strides(q);
   params.k_strides = head_strides(k);
   params.v_strides = head_strides(v);

@@ -61,6 +61,41 @@ void check_dense(const Tensor& tensor, const char* what) {
   }
 }
 
+namespace {
+
+void check_dense_array(const Context& context, const Tensor& tensor, DType dtype, const Dims& shape, const char* what) {
+  check_shape(context, tensor, shape, what);
+  check_dtype(tensor, dtype, what);
+  check_dense(tensor, what);
+}
+
+}  // namespace
+
+void check_f32(const Context& context, const Tensor& tensor, const Dims& shape, const char* what) {
+  check_dense_array(context, tensor, DType::kF32, shape, what);
+}
+
+void check_i32(const Context& context, const Tensor& tensor, const Dims& shape, const char* what) {
+  check_dense_array(context, tensor, DType::kI32, shape, what);
+}
+
+void check_u8(const Context& context, const Tensor& tensor, const Dims& shape, const char* what) {
+  check_dense_array(context, tensor, DType::kU8, shape, what);
+}
+
+void check_heads(const Context& context, const Tensor& tensor, const char* what) {
+  check_present(context, tensor, what);
+  if (tensor.rank() != 4) fail_shape(what, "rank 4 [B, tokens, heads, D]", tensor);
+  check_activation(context, tensor, what);
+  check_inner_dense(tensor, what);
+}
+
+void fail_argument(const std::string& what, const std::string& expected, int64_t found) {
+  throw Error(ErrorCode::kInvalidArgument, "expected " + expected + ", found " + std::to_string(found), what);
+}
+
+HeadStrides head_strides(const Tensor& tensor) { return {tensor.stride(0), tensor.stride(1), tensor.stride(2)}; }
+
 Tensor as_batched_rows(const Tensor& tensor, const char* what) {
   if (tensor.rank() == 2) return tensor.unsqueeze(0);
   if (tensor.rank() != 3) fail_shape(what, "rank 2 or 3", tensor);

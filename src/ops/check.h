@@ -27,6 +27,16 @@ void check_activation(const Context& context, const Tensor& tensor, const char* 
 void check_inner_dense(const Tensor& tensor, const char* what);
 void check_dense(const Tensor& tensor, const char* what);
 
+/// A dense f32 tensor, or i32 or u8, of this shape on the context's device.
+void check_f32(const Context& context, const Tensor& tensor, const Dims& shape, const char* what);
+void check_i32(const Context& context, const Tensor& tensor, const Dims& shape, const char* what);
+void check_u8(const Context& context, const Tensor& tensor, const Dims& shape, const char* what);
+/// [B, tokens, heads, D] with a dense head dimension, in the dtype of activations.
+void check_heads(const Context& context, const Tensor& tensor, const char* what);
+[[noreturn]] void fail_argument(const std::string& what, const std::string& expected, int64_t found);
+
+HeadStrides head_strides(const Tensor& tensor);
+
 /// [T, C] as [1, T, C], [B, T, C] as it is; throws for other ranks.
 Tensor as_batched_rows(const Tensor& tensor, const char* what);
 /// Any rank >= 1 as [rows, C]; throws if the leading dimensions cannot be merged into one stride.

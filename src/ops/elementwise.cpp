@@ -1,5 +1,7 @@
 #include "ops/elementwise.h"
 
+#include <utility>
+
 #include "backend.h"
 #include "chipmunk/error.h"
 #include "ops/check.h"
@@ -130,6 +132,39 @@ Tensor gated_activation(const Context& context, Activation activation, const Ten
   params.activation = activation;
   context.backend().gated_activation(context, params);
   return result;
+}
+
+void gated_add_into(const Context& context, const Tensor& x, const Tensor& gate, const Tensor& residual,
+                    const Tensor& result) {
+  check_present(context, x, "gated_add: x");
+  const Tensor rows = as_batched_rows(x, "gated_add: x");
+  check_shape(context, residual, x.shape(), "gated_add: residual");
+  check_shape(context, result, x.shape(), "gated_add: out");
+  check_shape(context, gate, {rows.dim(0), rows.dim(2)}, "gated_add: gate");
+  const std::pair<const Tensor&, const char*> operands[] = {
+      {x, "gated_add: x"}, {gate, "gated_add: gate"}, {residual, "gated_add: residual"}, {result, "gated_add: out"}};
+  for (const auto& [tensor, what] : operands) {
+    check_activation(context, tensor, what);
+    check_inner_dense(tensor, what);
+  }
+  const Tensor residual_rows = as_batched_rows(residual, "gated_add: residual");
+  const Tensor out_rows = as_batched_rows(result, "gated_add: out");
+  GatedAddParams params{};
+  params.x = in(rows);
+  params.gate = in(gate);
+  params.residual = in(residual_rows);
+  params.out = out(out_rows);
+  params.batch = rows.dim(0);
+  params.rows = rows.dim(1);
+  params.channels = rows.dim(2);
+  params.x_batch_stride = rows.stride(0);
+  params.x_row_stride = rows.stride(1);
+  params.gate_batch_stride = gate.stride(0);
+  params.residual_batch_stride = residual_rows.stride(0);
+  params.residual_row_stride = residual_rows.stride(1);
+  params.out_batch_stride = out_rows.stride(0);
+  params.out_row_stride = out_rows.stride(1);
+  context.backend().gated_add(context, params);
 }
 
 Tensor embedding(const Context& context, const Tensor& indices, const Tensor& table) {

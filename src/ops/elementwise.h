@@ -21,6 +21,10 @@ void clamp_into(const Context& context, const Tensor& x, float low, float high, 
 /// activation(gate) * x; equal shapes.
 Tensor gated_activation(const Context& context, Activation activation, const Tensor& gate, const Tensor& x);
 
+/// out = residual + gate * x. x, residual, out: [B, T, C] or [T, C]; gate: [B, C]. out may be residual.
+void gated_add_into(const Context& context, const Tensor& x, const Tensor& gate, const Tensor& residual,
+                    const Tensor& out);
+
 /// Rows of `table` ([rows, C], any floating dtype) at `indices` (i32 [count], on the context's device, each in range:
 /// the caller's duty), in the dtype of activations: [count, C].
 Tensor embedding(const Context& context, const Tensor& indices, const Tensor& table);

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "chipmunk/error.h"
-#include "sparse/column_selection.h"
+#include "core/column_selection.h"
 
 namespace chipmunk {
 namespace {

@@ -2,6 +2,8 @@
 
 #include "chipmunk/error.h"
 #include "ops/attention.h"
+#include "ops/column_attention.h"
+#include "ops/column_mlp.h"
 #include "ops/elementwise.h"
 #include "ops/image.h"
 #include "ops/linear.h"
@@ -26,7 +28,86 @@ struct BadCall {
   std::function<void(const Context&, const Maker&)> run;
 };
 
+/// One head of 8 tokens with 4 dimensions, groups of 4 and room for 3 keys.
+ops::ColumnSet small_columns(const Maker& t) { return {t({1, 1, 2, 3}, DType::kI32), t({1, 1, 2}, DType::kI32), 4}; }
+
+/// Two blocks of 4 tokens with room for 3 features.
+ops::FeatureSet small_features(const Maker& t) { return {t({1, 2, 3}, DType::kI32), t({1, 2}, DType::kI32), 4}; }
+
 const BadCall kBadCalls[] = {
+    {"column_attention_counts", ErrorCode::kShapeMismatch, "columns: counts",
+     [](const Context& c, const Maker& t) {
+       const Tensor x = t({1, 12, 1, 4});
+       ops::column_attention_into(c, x, x, x, small_columns(t), t({1, 12, 1, 4}));
+     }},
+    {"column_attention_group_size", ErrorCode::kInvalidArgument, "column_attention: group_size",
+     [](const Context& c, const Maker& t) {
+       const Tensor x = t({1, 8, 1, 4});
+       ops::ColumnSet columns = small_columns(t);
+       columns.group_size = 0;
+       ops::column_attention_into(c, x, x, x, columns, t({1, 8, 1, 4}));
+     }},
+    {"column_attention_residual", ErrorCode::kInvalidArgument, "column_attention: residual",
+     [](const Context& c, const Maker& t) {
+       const Tensor x = t({1, 8, 1, 4});
+       ops::ColumnAttentionOptions options;
+       options.epilogue = ColumnEpilogue::kAdd;
+       ops::column_attention_into(c, x, x, x, small_columns(t), t({1, 8, 1, 4}), options);
+     }},
+    {"column_attention_lse_rest", ErrorCode::kShapeMismatch, "column_attention: lse_rest",
+     [](const Context& c, const Maker& t) {
+       const Tensor x = t({1, 8, 1, 4});
+       ops::ColumnAttentionOptions options;
+       options.epilogue = ColumnEpilogue::kMerge;
+       options.residual = x;
+       options.lse_all = t({1, 1, 8}, DType::kF32);
+       options.lse_rest = t({1, 8, 1}, DType::kF32);
+       ops::column_attention_into(c, x, x, x, small_columns(t), t({1, 8, 1, 4}), options);
+     }},
+    {"column_attention_integer_indices", ErrorCode::kInvalidArgument, "columns: indices",
+     [](const Context& c, const Maker& t) {
+       const Tensor x = t({1, 8, 1, 4});
+       ops::column_attention_into(c, x, x, x, {t({1, 1, 2, 3}, DType::kI64), t({1, 1, 2}, DType::kI32), 4},
+                                  t({1, 8, 1, 4}));
+     }},
+    {"select_columns_static", ErrorCode::kShapeMismatch, "select_columns: static_columns",
+     [](const Context& c, const Maker& t) {
+       ops::ColumnSelection selection;
+       selection.static_columns = t({2, 7}, DType::kU8);
+       ops::select_columns(c, t({1, 1, 2, 8}, DType::kF32), selection, small_columns(t));
+     }},
+    {"select_columns_multiple", ErrorCode::kInvalidArgument, "select_columns: multiple_of",
+     [](const Context& c, const Maker& t) {
+       ops::ColumnSelection selection;
+       selection.multiple_of = 0;
+       ops::select_columns(c, t({1, 1, 2, 8}, DType::kF32), selection, small_columns(t));
+     }},
+    {"column_sums_without_lse", ErrorCode::kInvalidArgument, "attention: column_lse",
+     [](const Context& c, const Maker& t) {
+       const Tensor x = t({1, 8, 1, 4});
+       ops::AttentionOptions options;
+       options.column_sums = t({1, 1, 2, 8}, DType::kF32);
+       options.group_size = 4;
+       ops::attention_into(c, x, x, x, t({1, 8, 1, 4}), options);
+     }},
+    {"column_mlp_weight", ErrorCode::kShapeMismatch, "column_mlp: second layer's weight",
+     [](const Context& c, const Maker& t) {
+       ops::column_mlp_into(c, t({1, 8, 4}), {t({6, 4}), {}}, Activation::kGeluTanh, t({4, 6}), small_features(t),
+                            t({1, 8, 6}), t({1, 8, 4}));
+     }},
+    {"column_mlp_activations", ErrorCode::kShapeMismatch, "column_mlp: activations",
+     [](const Context& c, const Maker& t) {
+       ops::column_mlp_into(c, t({1, 8, 4}), {t({6, 4}), {}}, Activation::kGeluTanh, t({6, 4}), small_features(t),
+                            t({1, 8, 5}), t({1, 8, 4}));
+     }},
+    {"select_features_means", ErrorCode::kShapeMismatch, "select_features: cached_means",
+     [](const Context& c, const Maker& t) {
+       ops::select_features(c, t({1, 2, 6}), t({1, 2, 5}, DType::kF32), {}, small_features(t));
+     }},
+    {"gated_add_gate", ErrorCode::kShapeMismatch, "gated_add: gate",
+     [](const Context& c, const Maker& t) {
+       ops::gated_add_into(c, t({2, 3, 4}), t({4}), t({2, 3, 4}), t({2, 3, 4}));
+     }},
     {"linear_depth", ErrorCode::kShapeMismatch, "linear: x",
      [](const Context& c, const Maker& t) { ops::linear(c, t({3, 4}), {t({5, 6}), {}}); }},
     {"linear_no_weight", ErrorCode::kInvalidArgument, "linear: weight",

@@ -1,4 +1,4 @@
-#include "sparse/column_selection.h"
+#include "core/column_selection.h"
 
 #include <algorithm>
 #include <cmath>
@@ -11,7 +11,7 @@
 #include "io/config.h"
 #include "io/safetensors.h"
 #include "sparse/column_mask.h"
-#include "sparse/random_columns.h"
+#include "core/random_columns.h"
 #include "sparse_test_util.h"
 
 namespace chipmunk {

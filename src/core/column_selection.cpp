@@ -1,4 +1,4 @@
-#include "sparse/column_selection.h"
+#include "core/column_selection.h"
 
 #include <algorithm>
 #include <cmath>

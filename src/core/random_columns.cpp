@@ -1,4 +1,4 @@
-#include "sparse/random_columns.h"
+#include "core/random_columns.h"
 
 #include <algorithm>
 #include <cmath>

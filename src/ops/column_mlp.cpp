@@ -1,0 +1,143 @@
+#include "ops/column_mlp.h"
+
+#include <string>
+
+#include "backend.h"
+#include "ops/check.h"
+
+namespace chipmunk::ops {
+namespace {
+
+int64_t block_count(const char* what, int64_t rows, int64_t block_rows) {
+  if (block_rows < 1) fail_argument(what, "at least 1", block_rows);
+  return (rows + block_rows - 1) / block_rows;
+}
+
+void check_rows(const Context& context, const Tensor& x, const char* what) {
+  check_present(context, x, what);
+  if (x.rank() != 3) fail_shape(what, "rank 3 [B, T, C]", x);
+  check_activation(context, x, what);
+  check_inner_dense(x, what);
+}
+
+/// Checks the parts of a feature set and gives its capacity.
+int64_t check_features(const Context& context, const FeatureSet& features, int64_t batch, int64_t blocks) {
+  check_i32(context, features.counts, {batch, blocks}, "features: counts");
+  check_present(context, features.indices, "features: indices");
+  if (features.indices.rank() != 3) fail_shape("features: indices", "rank 3 [B, blocks, capacity]", features.indices);
+  check_i32(context, features.indices, {batch, blocks, features.indices.dim(2)}, "features: indices");
+  return features.indices.dim(2);
+}
+
+}  // namespace
+
+Tensor block_mean(const Context& context, const Tensor& x, int64_t block_rows) {
+  check_rows(context, x, "block_mean: x");
+  const int64_t blocks = block_count("block_mean: block_rows", x.dim(1), block_rows);
+  Tensor result = context.empty({x.dim(0), blocks, x.dim(2)});
+  BlockMeanParams params{};
+  params.x = in(x);
+  params.out = out(result);
+  params.batch = x.dim(0);
+  params.rows = x.dim(1);
+  params.channels = x.dim(2);
+  params.block_rows = block_rows;
+  params.x_batch_stride = x.stride(0);
+  params.x_row_stride = x.stride(1);
+  context.backend().block_mean(context, params);
+  return result;
+}
+
+void select_features(const Context& context, const Tensor& means, const Tensor& cached_means,
+                     const FeatureSelection& selection, const FeatureSet& features) {
+  check_present(context, means, "select_features: means");
+  if (means.rank() != 3) fail_shape("select_features: means", "rank 3 [B, blocks, F]", means);
+  check_activation(context, means, "select_features: means");
+  check_dense(means, "select_features: means");
+  check_f32(context, cached_means, means.shape(), "select_features: cached_means");
+  if (selection.multiple_of < 1) fail_argument("select_features: multiple_of", "at least 1", selection.multiple_of);
+  const int64_t batch = means.dim(0), num_features = means.dim(2);
+  const int64_t blocks = block_count("select_features: means_per_block", means.dim(1), selection.means_per_block);
+  const Dims row_shape = {batch, blocks, num_features};
+  if (selection.random_features) {
+    check_u8(context, selection.random_features, row_shape, "select_features: random_features");
+  }
+  if (selection.drift) check_f32(context, selection.drift, row_shape, "select_features: drift");
+
+  SelectFeaturesParams params{};
+  params.capacity = check_features(context, features, batch, blocks);
+  params.means = in(means);
+  params.cached_means = cached_means.data_as<float>();
+  params.random_features = static_cast<const uint8_t*>(selection.random_features.data());
+  params.drift = static_cast<float*>(selection.drift.data());
+  params.indices = features.indices.data_as<int32_t>();
+  params.counts = features.counts.data_as<int32_t>();
+  params.batch = batch;
+  params.blocks = blocks;
+  params.mean_blocks = means.dim(1);
+  params.features = num_features;
+  params.means_per_block = selection.means_per_block;
+  params.top_k = selection.top_k;
+  params.multiple_of = selection.multiple_of;
+  params.random = selection.random;
+  params.random_threshold = selection.random_threshold;
+  context.backend().select_features(context, params);
+}
+
+void column_mlp_into(const Context& context, const Tensor& x, const Linear& first, Activation activation,
+                     const Tensor& second_transposed, const FeatureSet& features, const Tensor& activations,
+                     const Tensor& result) {
+  check_rows(context, x, "column_mlp: x");
+  check_present(context, first.weight, "column_mlp: first layer's weight");
+  check_present(context, second_transposed, "column_mlp: second layer's weight");
+  const int64_t batch = x.dim(0), rows = x.dim(1), channels = x.dim(2);
+  if (first.weight.rank() != 2 || first.weight.dim(1) != channels) {
+    fail_shape("column_mlp: first layer's weight", "[F, " + std::to_string(channels) + "]", first.weight);
+  }
+  const int64_t num_features = first.weight.dim(0);
+  if (second_transposed.rank() != 2 || second_transposed.dim(0) != num_features) {
+    fail_shape("column_mlp: second layer's weight", "[" + std::to_string(num_features) + ", C]", second_transposed);
+  }
+  const int64_t out_channels = second_transposed.dim(1);
+  for (const Tensor& weight : {first.weight, second_transposed}) {
+    check_floating(weight, "column_mlp: weights");
+    check_inner_dense(weight, "column_mlp: weights");
+  }
+  if (first.bias) {
+    check_shape(context, first.bias, {num_features}, "column_mlp: bias");
+    check_floating(first.bias, "column_mlp: bias");
+    check_dense(first.bias, "column_mlp: bias");
+  }
+  check_shape(context, activations, {batch, rows, num_features}, "column_mlp: activations");
+  check_shape(context, result, {batch, rows, out_channels}, "column_mlp: out");
+  check_activation(context, activations, "column_mlp: activations");
+  check_activation(context, result, "column_mlp: out");
+  check_dense(activations, "column_mlp: activations");
+  check_dense(result, "column_mlp: out");
+
+  ColumnMlpParams params{};
+  params.capacity =
+      check_features(context, features, batch, block_count("column_mlp: block_rows", rows, features.block_rows));
+  params.x = in(x);
+  params.weight1 = in(first.weight);
+  params.bias1 = in(first.bias);
+  params.weight2 = in(second_transposed);
+  params.activations = out(activations);
+  params.out = out(result);
+  params.indices = features.indices.data_as<int32_t>();
+  params.counts = features.counts.data_as<int32_t>();
+  params.batch = batch;
+  params.rows = rows;
+  params.channels = channels;
+  params.features = num_features;
+  params.out_channels = out_channels;
+  params.block_rows = features.block_rows;
+  params.x_batch_stride = x.stride(0);
+  params.x_row_stride = x.stride(1);
+  params.weight1_row_stride = first.weight.stride(0);
+  params.weight2_row_stride = second_transposed.stride(0);
+  params.activation = activation;
+  context.backend().column_mlp(context, params);
+}
+
+}  // namespace chipmunk::ops

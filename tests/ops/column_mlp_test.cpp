@@ -1,0 +1,232 @@
+#include "ops/column_mlp.h"
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "core/random_columns.h"
+#include "ops/elementwise.h"
+#include "support/column_reference.h"
+#include "support/op_test.h"
+
+namespace chipmunk::test {
+namespace {
+
+struct MlpCase : NamedCase {
+  int64_t batch, rows, channels, features, out_channels, block_rows;
+  double kept = 0.3;  // probability of each feature; 0: none, 1: all of them, without a list
+  DType weight_dtype = DType::kF32;
+  int64_t pad = 0;
+  bool bias = true;
+  Activation activation = Activation::kGeluTanh;
+};
+
+const MlpCase kCases[] = {
+    {"regular", 1, 256, 64, 256, 64, 128},
+    {"bf16", 1, 200, 128, 512, 128, 128, 0.35, DType::kBF16},
+    {"f16", 1, 40, 33, 70, 17, 16, 0.5, DType::kF16},
+    {"f8", 1, 40, 16, 64, 32, 16, 0.5, DType::kF8E4M3},
+    {"batch_strided", 3, 50, 24, 60, 20, 16, 0.4, DType::kF32, 2},
+    {"no_bias", 2, 19, 7, 11, 5, 8, 0.5, DType::kF32, 0, false},
+    {"none", 1, 30, 8, 40, 8, 16, 0.0},
+    {"every", 2, 70, 20, 300, 40, 32, 1.0, DType::kBF16},
+    {"many_features", 1, 20, 16, 1500, 24, 128, 0.6},
+    {"many_channels", 1, 20, 600, 40, 700, 16, 0.6},
+    {"large_blocks", 1, 700, 16, 40, 24, 512, 0.6},
+    {"one", 1, 1, 1, 1, 1, 1, 1.0},
+    {"silu", 1, 33, 12, 30, 12, 16, 0.5, DType::kF32, 0, true, Activation::kSilu},
+};
+
+class ColumnMlpTest : public OpCaseTest<MlpCase> {
+ protected:
+  void make_problem() {
+    const MlpCase& c = test_case();
+    x = random_view({c.batch, c.rows, c.channels}, context().activation_dtype(), c.pad);
+    const float scale = 1.0f / std::sqrt(static_cast<float>(c.channels));
+    first.weight = random_view({c.features, c.channels}, c.weight_dtype, c.pad, scale);
+    if (c.bias) first.bias = random({c.features}, c.weight_dtype, 0.5f);
+    second = random_view({c.features, c.out_channels}, c.weight_dtype, c.pad);
+    activations = random({c.batch, c.rows, c.features});
+    out = random({c.batch, c.rows, c.out_channels});
+    const int64_t blocks = (c.rows + c.block_rows - 1) / c.block_rows;
+    kept = KeptColumns({c.batch, blocks, c.features});
+    std::mt19937 engine(5);
+    std::uniform_real_distribution<double> uniform(0.0, 1.0);
+    for (uint8_t& value : kept.kept) value = uniform(engine) < c.kept;
+    const int64_t capacity = c.kept >= 1.0 ? 0 : c.features;
+    std::vector<int32_t> ids(static_cast<size_t>(kept.rows() * capacity), -1), counts;
+    for (int64_t row = 0; row < kept.rows(); ++row) {
+      const std::vector<int32_t> list = kept.ids(row);
+      counts.push_back(static_cast<int32_t>(list.size()));
+      if (capacity > 0) std::copy(list.begin(), list.end(), ids.begin() + row * capacity);
+    }
+    features = {from_ints(ids).reshape({c.batch, blocks, capacity}), from_ints(counts).reshape({c.batch, blocks}),
+                c.block_rows};
+  }
+
+  Tensor x, second, activations, out;
+  Linear first;
+  KeptColumns kept{Dims{1, 1, 1}};
+  ops::FeatureSet features;
+};
+
+TEST_P(ColumnMlpTest, MatchesReference) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  make_problem();
+  const MlpCase& c = test_case();
+  const ColumnMlpReference expected =
+      reference_column_mlp(read(x), read(first.weight), read(first.bias), c.activation, read(second), kept,
+                           c.block_rows, read(activations), read(out));
+  ops::column_mlp_into(context(), x, first, c.activation, second, features, activations, out);
+  const double factor = 8.0 + std::sqrt(static_cast<double>(std::max(c.channels, c.features)));
+  expect_close(read(activations), expected.activations, factor);
+  expect_close(read(out), expected.out, factor);
+}
+
+TEST_P(ColumnMlpTest, SameBitsTwiceAndOnOneThread) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const auto run = [&] {
+    make_problem();
+    ops::column_mlp_into(context(), x, first, test_case().activation, second, features, activations, out);
+    return read(out);
+  };
+  const Array once = run();
+  open(device_name());
+  expect_equal(run(), once);
+  if (device_name() != "cpu") return;
+  open("cpu", 1);
+  expect_equal(run(), once);
+}
+
+TEST_P(ColumnMlpTest, TheSameStepAgainChangesNothing) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  make_problem();
+  const auto run = [&] {
+    ops::column_mlp_into(context(), x, first, test_case().activation, second, features, activations, out);
+    return read(out);
+  };
+  // The difference is taken between rounded activations, so nothing is left of it.
+  const Array once = run();
+  expect_equal(run(), once);
+}
+
+CHIPMUNK_INSTANTIATE(ColumnMlpTest, ::testing::ValuesIn(kCases));
+
+class FeatureSelectionTest : public OpCaseTest<OnlyCase> {};
+
+TEST_P(FeatureSelectionTest, BlockMeans) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const int64_t batch = 2, rows = 37, channels = 19, block = 16, blocks = 3;
+  const Tensor x = random_view({batch, rows, channels}, context().activation_dtype(), 1);
+  const Array values = read(x);
+  Reference expected{Array({batch, blocks, channels}), Array({batch, blocks, channels})};
+  for (int64_t b = 0; b < batch; ++b) {
+    for (int64_t t = 0; t < rows; ++t) {
+      const double share = 1.0 / static_cast<double>(std::min(block, rows - t / block * block));
+      for (int64_t c = 0; c < channels; ++c) {
+        const int64_t at = (b * blocks + t / block) * channels + c;
+        expected.value[at] += share * values[(b * rows + t) * channels + c];
+        expected.magnitude[at] += share * std::abs(values[(b * rows + t) * channels + c]);
+      }
+    }
+  }
+  expect_close(read(ops::block_mean(context(), x, block)), expected, 4.0);
+}
+
+TEST_P(FeatureSelectionTest, ChoosesTheLargestDriftsAndRenewsTheirMeans) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  // Five means, two a block: the last block has one.
+  const int64_t batch = 2, means = 5, blocks = 3, features = 50, k = 8, multiple = 6;
+  const Tensor now = random({batch, means, features});
+  const Tensor cached = random({batch, means, features}, DType::kF32);
+  const Array now_values = read(now), before = read(cached);
+  ops::FeatureSelection selection;
+  selection.top_k = k;
+  selection.multiple_of = multiple;
+  selection.means_per_block = 2;
+  selection.random.seed = 77;
+  selection.random.purpose = RandomPurpose::kMlpFeatures;
+  selection.random_threshold = random_threshold(0.1);
+  selection.drift = context().empty({batch, blocks, features}, DType::kF32);
+  const ops::FeatureSet set{context().empty({batch, blocks, features}, DType::kI32),
+                            context().empty({batch, blocks}, DType::kI32), 128};
+  ops::select_features(context(), now, cached, selection, set);
+  const Array counts = read(set.counts), indices = read(set.indices), after = read(cached),
+              drift = read(selection.drift);
+  for (int64_t row = 0; row < batch * blocks; ++row) {
+    const int64_t b = row / blocks, first = b * means + row % blocks * 2;
+    const int64_t last = std::min(first + 2, (b + 1) * means);
+    std::vector<double> moved(features);
+    for (int64_t f = 0; f < features; ++f) {
+      for (int64_t r = first; r < last; ++r) {
+        moved[static_cast<size_t>(f)] += std::abs(now_values[r * features + f] - before[r * features + f]);
+      }
+      EXPECT_NEAR(drift[row * features + f], moved[static_cast<size_t>(f)], 1e-5);
+    }
+    std::vector<int64_t> order(features);
+    for (int64_t f = 0; f < features; ++f) order[static_cast<size_t>(f)] = f;
+    std::sort(order.begin(), order.end(),
+              [&](int64_t a, int64_t c) { return moved[static_cast<size_t>(a)] > moved[static_cast<size_t>(c)]; });
+    RandomRow name = selection.random;
+    name.batch = b;
+    name.group = row % blocks;
+    std::vector<uint8_t> expected(features);
+    draw_random(name, selection.random_threshold, expected);
+    for (int64_t i = 0; i < k; ++i) expected[static_cast<size_t>(order[static_cast<size_t>(i)])] = 1;
+    int64_t count = std::count(expected.begin(), expected.end(), 1);
+    for (size_t i = 0; count % multiple != 0; ++i) {
+      uint8_t& next = expected[static_cast<size_t>(order[i])];
+      if (next == 0) next = 1, ++count;
+    }
+    ASSERT_EQ(static_cast<int64_t>(counts[row]), count);
+    for (int64_t f = 0, i = 0; f < features; ++f) {
+      const bool chosen = expected[static_cast<size_t>(f)] != 0;
+      if (chosen) {
+        EXPECT_EQ(indices[row * features + i++], static_cast<double>(f));
+      }
+      for (int64_t r = first; r < last; ++r) {
+        EXPECT_EQ(after[r * features + f], (chosen ? now_values : before)[r * features + f]);
+      }
+    }
+  }
+}
+
+TEST_P(FeatureSelectionTest, MoreThanTheCapacityMeansEveryFeature) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const Tensor now = random({1, 2, 20}), cached = random({1, 2, 20}, DType::kF32);
+  ops::FeatureSelection selection;
+  selection.top_k = 6;
+  const ops::FeatureSet set{context().empty({1, 2, 5}, DType::kI32), context().empty({1, 2}, DType::kI32), 128};
+  ops::select_features(context(), now, cached, selection, set);
+  for (double count : read(set.counts).values) EXPECT_EQ(count, 20.0);
+  expect_equal(read(cached), read(now));
+}
+
+CHIPMUNK_INSTANTIATE(FeatureSelectionTest, ::testing::Values(OnlyCase{}));
+
+class GatedAddTest : public OpCaseTest<OnlyCase> {};
+
+TEST_P(GatedAddTest, MatchesReference) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const DType dtype = context().activation_dtype();
+  const Tensor x = random_view({2, 7, 33}, dtype, 1), residual = random_view({2, 7, 33}, dtype, 2);
+  const Tensor gate = random({2, 99}).slice(1, 33, 66);
+  const GuardedView out = make_guarded_view(context(), {2, 7, 33}, 1, dtype);
+  const Array xs = read(x), gates = read(gate), residuals = read(residual);
+  Reference expected{Array(x.shape()), Array(x.shape())};
+  for (int64_t i = 0; i < 2 * 7 * 33; ++i) {
+    const double product = xs[i] * gates[i / (7 * 33) * 33 + i % 33];
+    expected.value[i] = residuals[i] + product;
+    expected.magnitude[i] = std::abs(residuals[i]) + std::abs(product);
+  }
+  ops::gated_add_into(context(), x, gate, residual, out.view);
+  expect_close(read(out.view), expected, 2.0);
+  expect_untouched(context(), out);
+  ops::gated_add_into(context(), x, gate, residual, residual);
+  expect_close(read(residual), expected, 2.0);
+}
+
+CHIPMUNK_INSTANTIATE(GatedAddTest, ::testing::Values(OnlyCase{}));
+
+}  // namespace
+}  // namespace chipmunk::test
