@@ -18,7 +18,7 @@ THIRD_PARTY = {
     "CLI/": ({"tools"}, False),
     "dnnl": ({"cpu", "bench"}, True),
     "oneapi/dnnl": ({"cpu", "bench"}, True),
-    "hwy/": ({"cpu"}, True),
+    "hwy/": ({"cpu", "tests"}, True),
     "omp.h": ({"cpu", "bench", "tests"}, True),
     "sentencepiece": ({"text"}, True),
     "utf8proc": ({"text"}, True),
