@@ -17,24 +17,6 @@ constexpr int64_t kTimeChannels = 256;
 // The model's sinusoidal embeddings take their argument times 1000, the number of training steps.
 constexpr float kTimeScale = 1000.0f;
 
-/// Everything that the blocks of one forward share.
-struct Forward {
-  const Context& context;
-  const FluxConfig& config;
-  const RopeTables& rope;
-  const TensorObserver& observer;
-  int64_t batch, text_tokens, image_tokens;
-  Tensor modulation_input;  // silu(temb), [B, C]
-
-  int64_t tokens() const { return text_tokens + image_tokens; }
-  Tensor text(const Tensor& joint) const { return joint.slice(1, 0, text_tokens); }
-  Tensor image(const Tensor& joint) const { return joint.slice(1, text_tokens, tokens()); }
-  Tensor joint_buffer(int64_t channels) const { return context.empty({batch, tokens(), channels}); }
-  void observe(const std::string& name, const Tensor& tensor) const {
-    if (observer) observer(name, tensor);
-  }
-};
-
 /// q, k, v of a joint [B, T, 3 C] buffer as [B, T, heads, D] views.
 struct Qkv {
   Tensor q, k, v;
@@ -45,6 +27,39 @@ Qkv split_qkv(const Tensor& qkv, int64_t heads) {
   return {split_heads(qkv.slice(2, 0, channels), heads), split_heads(qkv.slice(2, channels, 2 * channels), heads),
           split_heads(qkv.slice(2, 2 * channels, 3 * channels), heads)};
 }
+
+/// Everything that the blocks of one forward share.
+struct Forward {
+  const Context& context;
+  const FluxConfig& config;
+  const RopeTables& rope;
+  const ForwardOptions& options;
+  int64_t batch, text_tokens, image_tokens;
+  Tensor modulation_input;  // silu(temb), [B, C]
+
+  int64_t tokens() const { return text_tokens + image_tokens; }
+  Tensor text(const Tensor& joint) const { return joint.slice(1, 0, text_tokens); }
+  Tensor image(const Tensor& joint) const { return joint.slice(1, text_tokens, tokens()); }
+  Tensor joint_buffer(int64_t channels) const { return context.empty({batch, tokens(), channels}); }
+  void observe(const std::string& name, const Tensor& tensor) const {
+    if (options.observer) options.observer(name, tensor);
+  }
+  void attention(int layer, const Qkv& qkv, const Tensor& out) const {
+    if (options.sparse == nullptr) return ops::attention_into(context, qkv.q, qkv.k, qkv.v, out);
+    options.sparse->attention(context, options.guidance_branch, layer, text_tokens, qkv.q, qkv.k, qkv.v, out);
+  }
+  void count_dense_mlp(int layer) const {
+    options.sparse->count_dense_mlp(layer, batch, tokens(), config.inner_dim(), config.mlp_dim());
+  }
+  bool has_sparse_mlp(int layer) const { return options.sparse != nullptr && options.sparse->has_sparse_mlp(layer); }
+  /// stream += gate * MLP(x) with what the sparse method renews of it.
+  void sparse_mlp(int layer, const Tensor& x, const Linear& first, const Linear& second, const Tensor& gate,
+                  const Tensor& stream, int64_t dense_rows) const {
+    const MlpWeights weights{first, second, options.mlp_out_transposed->at(static_cast<size_t>(layer)),
+                             Activation::kGeluTanh};
+    options.sparse->mlp(context, options.guidance_branch, layer, x, weights, gate, stream, dense_rows);
+  }
+};
 
 /// Part i of a modulation vector [B, count * C].
 Tensor chunk(const Tensor& modulation, int64_t channels, int64_t i) {
@@ -81,7 +96,7 @@ void feed_forward(const Forward& f, const FluxFeedForward& layer, const Tensor& 
   ops::linear_into(f.context, hidden, layer.out, mlp, {Activation::kNone, gate, stream});
 }
 
-void double_block(const Forward& f, const FluxDoubleBlock& block, const Tensor& joint) {
+void double_block(const Forward& f, const FluxDoubleBlock& block, int layer, const Tensor& joint) {
   const int64_t channels = f.config.inner_dim();
   struct Stream {
     const FluxDoubleStream& weights;
@@ -103,7 +118,7 @@ void double_block(const Forward& f, const FluxDoubleBlock& block, const Tensor& 
   }
 
   // The normed input is spent: its memory takes the attention's output.
-  ops::attention_into(f.context, qkv.q, qkv.k, qkv.v, split_heads(normed, f.config.num_attention_heads));
+  f.attention(layer, qkv, split_heads(normed, f.config.num_attention_heads));
 
   const Tensor hidden = f.joint_buffer(f.config.mlp_dim());
   for (const Stream& s : streams) {
@@ -111,12 +126,25 @@ void double_block(const Forward& f, const FluxDoubleBlock& block, const Tensor& 
                      {Activation::kNone, chunk(s.modulation, channels, 2), rows(s, joint)});
     ops::layer_norm_into(f.context, rows(s, joint), rows(s, normed), kNormEpsilon, {},
                          {chunk(s.modulation, channels, 3), chunk(s.modulation, channels, 4)});
-    feed_forward(f, s.weights.feed_forward, rows(s, normed), rows(s, hidden), rows(s, joint),
-                 chunk(s.modulation, channels, 5), rows(s, joint));
+    const FluxFeedForward& mlp = s.weights.feed_forward;
+    const Tensor gate = chunk(s.modulation, channels, 5);
+    // The text's few rows stay dense.
+    if (&s == &streams[1] && f.has_sparse_mlp(layer)) {
+      f.sparse_mlp(layer, rows(s, normed), mlp.in, mlp.out, gate, rows(s, joint), f.text_tokens);
+    } else {
+      feed_forward(f, mlp, rows(s, normed), rows(s, hidden), rows(s, joint), gate, rows(s, joint));
+    }
   }
+  if (f.options.sparse != nullptr && !f.has_sparse_mlp(layer)) f.count_dense_mlp(layer);
 }
 
-void single_block(const Forward& f, const FluxSingleBlock& block, const Tensor& joint) {
+/// The output layer's parts: of the attention's features, and of the MLP's with the bias.
+Linear attention_part(const Linear& out, int64_t channels) { return {out.weight.slice(1, 0, channels), {}}; }
+Linear mlp_part(const Linear& out, int64_t channels) {
+  return {out.weight.slice(1, channels, out.in_features()), out.bias};
+}
+
+void single_block(const Forward& f, const FluxSingleBlock& block, int layer, const Tensor& joint) {
   const int64_t channels = f.config.inner_dim();
   const Tensor modulation = ops::linear(f.context, f.modulation_input, block.modulation);
   const Tensor normed = ops::layer_norm(f.context, joint, kNormEpsilon, {},
@@ -126,13 +154,50 @@ void single_block(const Forward& f, const FluxSingleBlock& block, const Tensor& 
   const Qkv qkv = split_qkv(qkv_buffer, f.config.num_attention_heads);
   norm_and_rotate(f, qkv, 0, f.tokens(), block.q_norm, block.k_norm);
 
+  const Tensor gate = chunk(modulation, channels, 2);
+  if (f.has_sparse_mlp(layer)) {
+    const Tensor attention = f.joint_buffer(channels);
+    f.attention(layer, qkv, split_heads(attention, f.config.num_attention_heads));
+    ops::linear_into(f.context, attention, attention_part(block.out, channels), joint,
+                     {Activation::kNone, gate, joint});
+    f.sparse_mlp(layer, normed, block.mlp_in, mlp_part(block.out, channels), gate, joint, 0);
+    return;
+  }
   // Attention and MLP write side by side, so that the output layer reads one buffer.
   const Tensor features = f.joint_buffer(channels + f.config.mlp_dim());
-  ops::attention_into(f.context, qkv.q, qkv.k, qkv.v,
-                      split_heads(features.slice(2, 0, channels), f.config.num_attention_heads));
+  f.attention(layer, qkv, split_heads(features.slice(2, 0, channels), f.config.num_attention_heads));
   ops::linear_into(f.context, normed, block.mlp_in, features.slice(2, channels, features.dim(2)),
                    {Activation::kGeluTanh, {}, {}});
-  ops::linear_into(f.context, features, block.out, joint, {Activation::kNone, chunk(modulation, channels, 2), joint});
+  ops::linear_into(f.context, features, block.out, joint, {Activation::kNone, gate, joint});
+  if (f.options.sparse != nullptr) f.count_dense_mlp(layer);
+}
+
+/// The joint buffer after all blocks.
+Tensor run_blocks(const Forward& f, const FluxTransformer& model, const FluxInputs& inputs) {
+  const Tensor joint = f.joint_buffer(f.config.inner_dim());
+  ops::linear_into(f.context, inputs.hidden_states, model.x_embedder, f.image(joint));
+  ops::linear_into(f.context, inputs.encoder_hidden_states, model.context_embedder, f.text(joint));
+  f.observe("x_embedder", f.image(joint));
+  f.observe("context_embedder", f.text(joint));
+
+  const auto observe_streams = [&f, &joint](const std::string& name) {
+    f.observe(name + ".txt", f.text(joint));
+    f.observe(name + ".img", f.image(joint));
+  };
+  int layer = 0;
+  for (size_t i = 0; i < model.double_blocks.size(); ++i) {
+    double_block(f, model.double_blocks[i], layer++, joint);
+    observe_streams("double." + std::to_string(i));
+  }
+  for (size_t i = 0; i < model.single_blocks.size(); ++i) {
+    single_block(f, model.single_blocks[i], layer++, joint);
+    observe_streams("single." + std::to_string(i));
+  }
+  // Nothing writes to this buffer any more, so that keeping it needs no copy.
+  if (f.options.sparse != nullptr && f.options.sparse->keeps_hidden()) {
+    f.options.sparse->last_hidden(f.options.guidance_branch) = joint;
+  }
+  return joint;
 }
 
 FluxVectorEmbedder bind_embedder(const WeightScope& weights, int64_t channels, int64_t in_features) {
@@ -205,23 +270,28 @@ FluxTransformer FluxTransformer::bind(const FluxConfig& config, const WeightScop
   return model;
 }
 
+std::vector<Tensor> FluxTransformer::transposed_mlp_weights(const Context& context, int first) const {
+  std::vector<Tensor> transposed;
+  const auto add = [&](const Tensor& weight) {
+    const bool wanted = static_cast<int>(transposed.size()) >= first;
+    transposed.push_back(wanted ? ops::to_dense(context, weight.permute({1, 0}), weight.dtype()) : Tensor());
+  };
+  for (const FluxDoubleBlock& block : double_blocks) add(block.image.feed_forward.out.weight);
+  for (const FluxSingleBlock& block : single_blocks) add(mlp_part(block.out, config.inner_dim()).weight);
+  return transposed;
+}
+
 Tensor FluxTransformer::forward(const Context& context, const FluxInputs& inputs, const RopeTables& rope,
                                 const ForwardOptions& options) const {
   const int64_t channels = config.inner_dim();
   Forward f{context,
             config,
             rope,
-            options.observer,
+            options,
             inputs.hidden_states.dim(0),
             inputs.encoder_hidden_states.dim(1),
             inputs.hidden_states.dim(1),
             {}};
-
-  const Tensor joint = f.joint_buffer(channels);
-  ops::linear_into(context, inputs.hidden_states, x_embedder, f.image(joint));
-  ops::linear_into(context, inputs.encoder_hidden_states, context_embedder, f.text(joint));
-  f.observe("x_embedder", f.image(joint));
-  f.observe("context_embedder", f.text(joint));
 
   const Tensor temb = embed_scalars(context, timestep_embedder, inputs.timesteps);
   if (config.guidance_embeds) add_into(context, embed_scalars(context, guidance_embedder, inputs.guidance), temb);
@@ -229,18 +299,9 @@ Tensor FluxTransformer::forward(const Context& context, const FluxInputs& inputs
   f.observe("temb", temb);
   f.modulation_input = ops::activation(context, Activation::kSilu, temb);
 
-  const auto observe_streams = [&f, &joint](const std::string& name) {
-    f.observe(name + ".txt", f.text(joint));
-    f.observe(name + ".img", f.image(joint));
-  };
-  for (size_t i = 0; i < double_blocks.size(); ++i) {
-    double_block(f, double_blocks[i], joint);
-    observe_streams("double." + std::to_string(i));
-  }
-  for (size_t i = 0; i < single_blocks.size(); ++i) {
-    single_block(f, single_blocks[i], joint);
-    observe_streams("single." + std::to_string(i));
-  }
+  const Tensor joint = options.sparse != nullptr && options.sparse->skips()
+                           ? options.sparse->last_hidden(options.guidance_branch)
+                           : run_blocks(f, *this, inputs);
 
   const Tensor modulation = ops::linear(context, f.modulation_input, norm_out);
   const int64_t shift = config.norm_out_shift_first ? 0 : 1;

@@ -6,7 +6,7 @@
 #include "io/config.h"
 #include "models/flux_rope.h"
 #include "models/layers.h"
-#include "sparse/schedule.h"
+#include "sparse/transformer_state.h"
 
 namespace chipmunk {
 
@@ -68,9 +68,12 @@ struct FluxInputs {
 
 /// What a forward is part of, besides its inputs.
 struct ForwardOptions {
-  Step step;                ///< the step of the schedule
   int guidance_branch = 0;  ///< 0 conditional, 1 unconditional
   TensorObserver observer;  ///< receives intermediates, or empty
+  /// The sparse method's state of this generation, at the step that is to run; null: everything is dense.
+  SparseTransformerState* sparse = nullptr;
+  /// FluxTransformer::transposed_mlp_weights(); needed where `sparse` has sparse MLPs.
+  const std::vector<Tensor>* mlp_out_transposed = nullptr;
 };
 
 /// The FLUX.1 transformer: double blocks, where text and image have their own weights, then single blocks.
@@ -86,7 +89,15 @@ struct FluxTransformer {
   /// Binds every weight under its diffusers name; `weights` records what is missing or misshapen.
   static FluxTransformer bind(const FluxConfig& config, const WeightScope& weights);
 
+  int num_layers() const { return static_cast<int>(double_blocks.size() + single_blocks.size()); }
+
+  /// Per layer, double blocks first, the transposed second weight [F, C] of its (image) MLP: the sparse MLP gathers
+  /// rows of it. Empty tensors for the layers before `first`. Takes as much memory as those weights.
+  std::vector<Tensor> transposed_mlp_weights(const Context& context, int first) const;
+
   /// The predicted velocity, [B, image tokens, out_channels]. rope covers text then image tokens.
+  /// The sparse method counts layers through both kinds of blocks; of a double block it takes the joint attention and
+  /// the image's MLP, of a single block both. On a skipped step the blocks' last output is used again.
   /// Observed names: x_embedder, context_embedder, temb, double.<i>.{txt,img}, single.<i>.{txt,img}, norm_out.
   Tensor forward(const Context& context, const FluxInputs& inputs, const RopeTables& rope,
                  const ForwardOptions& options) const;

@@ -32,10 +32,6 @@ double milliseconds_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-void check_cancelled(ProgressSink& progress) {
-  if (progress.cancelled()) throw Error(ErrorCode::kCancelled, "stopped on request");
-}
-
 void check_range(const std::string& name, double value, double min, double max) {
   if (!(value >= min && value <= max)) {
     const auto text = [](double number) {
@@ -49,16 +45,15 @@ void check_range(const std::string& name, double value, double min, double max) 
   }
 }
 
-/// One sample repeated for the whole batch.
-Tensor repeat_sample(const Context& context, const Tensor& sample, int64_t batch) {
-  return batch == 1 ? sample : ops::to_dense(context, sample.expand(0, batch), sample.dtype());
-}
-
 void notice_truncation(const char* encoder, const FixedLengthTokens& tokens, ProgressSink& progress) {
   if (!tokens.truncated()) return;
   progress.on_notice("prompt truncated: " + std::string(encoder) + " reads " +
                      std::to_string(tokens.length_before_padding) + " of its " + std::to_string(tokens.full_length) +
                      " tokens");
+}
+
+SparsityConfig sparsity_of(const GenerateRequest& request, std::vector<std::string>* notices) {
+  return request.sparsity.empty() ? SparsityConfig::dense() : SparsityConfig::load_or_preset(request.sparsity, notices);
 }
 
 }  // namespace
@@ -133,6 +128,11 @@ void FluxPipeline::validate(const GenerateRequest& request) const {
   check_range("batch-count", request.batch_count, 1, kMaxBatch);
   check_range("max-sequence-length", request.max_sequence_length, 1, static_cast<double>(kMaxT5Tokens));
   check_range("preview-interval", request.preview_interval, 1, kMaxSteps);
+  const SparsityConfig sparsity = sparsity_of(request, nullptr);
+  schedule(request.steps,
+           geometry(request.width != 0 ? request.width : native_width(),
+                    request.height != 0 ? request.height : native_height()),
+           sparsity);
   for (const std::string* prompt : {&request.prompt, &request.negative_prompt}) {
     components_.clip_tokenizer->encode(*prompt);  // throws kInvalidText
   }
@@ -154,54 +154,28 @@ TextConditioning FluxPipeline::encode_prompt(const std::string& prompt, int max_
   return conditioning;
 }
 
-DenoisingSchedule FluxPipeline::schedule(int steps, const LatentGeometry& geometry) const {
-  return DenoisingSchedule::dense(flow_match_sigmas(components_.scheduler, steps, geometry.tokens()));
+DenoisingSchedule FluxPipeline::schedule(int steps, const LatentGeometry& geometry,
+                                         const SparsityConfig& sparsity) const {
+  const std::vector<float> sigmas = flow_match_sigmas(components_.scheduler, steps, geometry.tokens());
+  return sparsity == SparsityConfig::dense()
+             ? DenoisingSchedule::dense(sigmas)
+             : DenoisingSchedule::sparse(sigmas, sparsity, components_.transformer.num_layers());
 }
 
-void FluxPipeline::denoise(const DenoiseInputs& inputs, const DenoisingSchedule& schedule, ProgressSink& progress,
-                           const StepCallback& on_step) const {
-  const FluxTransformer& transformer = components_.transformer;
-  const Tensor& latents = inputs.latents;
-  const int64_t batch = latents.dim(0);
-  const size_t samples = static_cast<size_t>(batch);
-  const auto rope_for = [&](const TextConditioning& text) {
-    return make_rope_tables(
-        context_, flux_positions(text.features.dim(1), inputs.geometry.grid_height(), inputs.geometry.grid_width()),
-        transformer.config.axes_dims_rope, 10000.0);
-  };
-  struct Branch {
-    Tensor features, pooled;
-    RopeTables rope;
-  };
-  std::vector<Branch> branches;
-  for (const TextConditioning* text : {&inputs.prompt, &inputs.negative_prompt}) {
-    if (text->features.empty()) continue;
-    branches.push_back({repeat_sample(context_, text->features, batch), repeat_sample(context_, text->pooled, batch),
-                        rope_for(*text)});
+const std::vector<Tensor>& FluxPipeline::transposed_mlp_weights(const SparsityConfig& sparsity) {
+  const int first = sparsity.mlp.first_n_dense_layers;
+  if (sparsity.mlp.is_enabled && (transposed_mlp_weights_.empty() || first < transposed_from_)) {
+    transposed_mlp_weights_ = components_.transformer.transposed_mlp_weights(context_, first);
+    transposed_from_ = first;
   }
+  return transposed_mlp_weights_;
+}
 
-  for (const Step& step : schedule.steps()) {
-    check_cancelled(progress);
-    const Clock::time_point start = Clock::now();
-    const Tensor model_input = ops::to_dense(context_, latents, context_.activation_dtype());
-    std::vector<Tensor> velocities;
-    for (size_t i = 0; i < branches.size(); ++i) {
-      const FluxInputs model_inputs = {model_input, branches[i].features, branches[i].pooled,
-                                       std::vector<float>(samples, step.sigma),
-                                       std::vector<float>(samples, inputs.guidance_scale)};
-      velocities.push_back(
-          transformer.forward(context_, model_inputs, branches[i].rope, {step, static_cast<int>(i), {}}));
-    }
-    const Tensor& velocity = velocities[0];
-    if (velocities.size() == 2) {
-      ops::axpby_into(context_, inputs.true_cfg_scale, velocity, 1.0f - inputs.true_cfg_scale, velocities[1], velocity);
-    }
-    ops::axpby_into(context_, step.sigma_next - step.sigma, velocity, 1.0f, latents, latents);
-    context_.runtime().synchronize();
-    if (on_step) on_step(step, velocity);
-    progress.on_step({step.index, static_cast<int>(schedule.steps().size()), static_cast<double>(step.sigma),
-                      milliseconds_since(start)});
-  }
+std::vector<StepRecord> FluxPipeline::denoise(const DenoiseInputs& inputs, const DenoisingSchedule& schedule,
+                                              ProgressSink& progress, const StepCallback& on_step) {
+  for (const std::string& notice : schedule.notices()) progress.on_notice(notice);
+  return denoise_flux(context_, components_.transformer, transposed_mlp_weights(inputs.sparsity), inputs, schedule,
+                      progress, on_step);
 }
 
 Tensor FluxPipeline::decoder_input(const Tensor& packed, const LatentGeometry& geometry) const {
@@ -273,6 +247,11 @@ GenerateResult FluxPipeline::generate(const GenerateRequest& request, ProgressSi
   }
   inputs.guidance_scale = request.guidance_scale;
   inputs.true_cfg_scale = request.true_cfg_scale;
+  std::vector<std::string> notices;
+  inputs.sparsity = sparsity_of(request, &notices);
+  for (const std::string& notice : notices) progress.on_notice(notice);
+  inputs.seed = static_cast<uint64_t>(request.seed);
+  inputs.record = request.record;
   inputs.latents = packed_noise(context_, inputs.geometry, request.batch_count, static_cast<uint64_t>(request.seed));
   context_.runtime().synchronize();
   result.text_ms = milliseconds_since(start);
@@ -280,7 +259,11 @@ GenerateResult FluxPipeline::generate(const GenerateRequest& request, ProgressSi
   check_cancelled(progress);
   progress.on_stage("denoising");
   start = Clock::now();
-  denoise(inputs, schedule(request.steps, inputs.geometry), progress, make_preview_callback(request, inputs, progress));
+  // The sparse MLP's weights are the model's, made on first use: no part of the time of a generation.
+  transposed_mlp_weights(inputs.sparsity);
+  start = Clock::now();
+  result.steps = denoise(inputs, schedule(request.steps, inputs.geometry, inputs.sparsity), progress,
+                         make_preview_callback(request, inputs, progress));
   result.denoise_ms = milliseconds_since(start);
 
   check_cancelled(progress);

@@ -1,10 +1,11 @@
 #pragma once
 
-#include <functional>
 #include <memory>
+#include <vector>
 
 #include "chipmunk/pipeline.h"
 #include "pipeline/components.h"
+#include "pipeline/flux_denoiser.h"
 #include "pipeline/latents.h"
 #include "text/tokenizer.h"
 
@@ -20,24 +21,6 @@ struct FluxComponents {
 
   static FluxComponents load(const Context& context, const ModelFiles& files);
 };
-
-/// A prompt as the transformer reads it.
-struct TextConditioning {
-  Tensor features;  ///< T5's, [1, tokens, joint_attention_dim]
-  Tensor pooled;    ///< CLIP's, [1, pooled_projection_dim]
-};
-
-/// What the denoising loop works on.
-struct DenoiseInputs {
-  Tensor latents;  ///< packed f32 noise, [B, tokens, channels]; overwritten with the result
-  LatentGeometry geometry;
-  TextConditioning prompt;
-  TextConditioning negative_prompt;  ///< empty tensors without true guidance
-  float guidance_scale, true_cfg_scale;
-};
-
-/// Called after each step with its velocity [B, tokens, channels]; latents hold the step's result.
-using StepCallback = std::function<void(const Step& step, const Tensor& velocity)>;
 
 /// FLUX.1-dev and -schnell: text to image.
 class FluxPipeline : public Pipeline {
@@ -56,11 +39,12 @@ class FluxPipeline : public Pipeline {
 
   /// T5 reads min(max_sequence_length, the tokenizer's model_max_length) tokens. Truncation is told to `progress`.
   TextConditioning encode_prompt(const std::string& prompt, int max_sequence_length, ProgressSink& progress) const;
-  DenoisingSchedule schedule(int steps, const LatentGeometry& geometry) const;
+  DenoisingSchedule schedule(int steps, const LatentGeometry& geometry,
+                             const SparsityConfig& sparsity = SparsityConfig::dense()) const;
   LatentGeometry geometry(int width, int height) const;
-  /// Throws kCancelled when `progress` says so between steps.
-  void denoise(const DenoiseInputs& inputs, const DenoisingSchedule& schedule, ProgressSink& progress,
-               const StepCallback& on_step) const;
+  /// Throws kCancelled when `progress` says so between steps. The records of inputs.record.
+  std::vector<StepRecord> denoise(const DenoiseInputs& inputs, const DenoisingSchedule& schedule,
+                                  ProgressSink& progress, const StepCallback& on_step);
   /// The decoder's input from packed latents, [B, height, width, channels].
   Tensor decoder_input(const Tensor& packed, const LatentGeometry& geometry) const;
   /// Decoded pictures in nominally [-1, 1], [B, H, W, 3].
@@ -77,8 +61,13 @@ class FluxPipeline : public Pipeline {
   StepCallback make_preview_callback(const GenerateRequest& request, const DenoiseInputs& inputs,
                                      ProgressSink& progress) const;
 
+  /// Made once and kept: the first generation with sparse MLPs pays for it.
+  const std::vector<Tensor>& transposed_mlp_weights(const SparsityConfig& sparsity);
+
   Context context_;
   FluxComponents components_;
+  std::vector<Tensor> transposed_mlp_weights_;
+  int transposed_from_ = 0;
 };
 
 }  // namespace chipmunk

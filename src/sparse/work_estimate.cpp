@@ -25,6 +25,18 @@ double groups_of(int64_t tokens, int64_t size) {
   return static_cast<double>(groups);
 }
 
+double fraction_read(AttentionStep kind, double kept) {
+  if (kind == AttentionStep::kSkip) return 0.0;
+  return kind == AttentionStep::kSparse ? kept : 1.0;
+}
+
+double fraction_computed(MlpStep kind, double kept) {
+  if (kind == MlpStep::kSkip) return 0.0;
+  return kind == MlpStep::kFull ? 1.0 : kept;
+}
+
+}  // namespace
+
 double attention_work(AttentionStep kind, const TransformerShape& shape, double kept) {
   const double heads = static_cast<double>(shape.num_heads), n = static_cast<double>(shape.tokens);
   const double head_dim = static_cast<double>(shape.head_dim);
@@ -41,7 +53,6 @@ double attention_work(AttentionStep kind, const TransformerShape& shape, double 
   return 0.0;
 }
 
-/// renews: the state keeps block means, which layers that always run dense do not need.
 double mlp_work(MlpStep kind, const TransformerShape& shape, double kept, bool renews) {
   const double n = static_cast<double>(shape.tokens), channels = static_cast<double>(shape.channels);
   const double features = static_cast<double>(shape.mlp_features);
@@ -56,18 +67,6 @@ double mlp_work(MlpStep kind, const TransformerShape& shape, double kept, bool r
   }
   return 0.0;
 }
-
-double fraction_read(AttentionStep kind, double kept) {
-  if (kind == AttentionStep::kSkip) return 0.0;
-  return kind == AttentionStep::kSparse ? kept : 1.0;
-}
-
-double fraction_computed(MlpStep kind, double kept) {
-  if (kind == MlpStep::kSkip) return 0.0;
-  return kind == MlpStep::kFull ? 1.0 : kept;
-}
-
-}  // namespace
 
 double expected_columns_kept(const SparsityConfig::Attn& attn, const TransformerShape& shape,
                              std::span<const int64_t> static_counts) {

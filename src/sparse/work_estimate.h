@@ -39,6 +39,12 @@ double expected_columns_kept(const SparsityConfig::Attn& attn, const Transformer
 /// Expected fraction of the F hidden features that a sparse block computes; 1 without top_keys.
 double expected_features_kept(const SparsityConfig::Mlp& mlp, int64_t num_features);
 
+/// Multiply-adds of one layer's attention where the sparse groups keep the fraction `kept` of the columns.
+double attention_work(AttentionStep kind, const TransformerShape& shape, double kept);
+/// Those of its MLP, over shape.tokens tokens. renews: the state keeps block means, which layers that always run dense
+/// do not need.
+double mlp_work(MlpStep kind, const TransformerShape& shape, double kept, bool renews);
+
 /// The work of every step. Counted in multiply-adds, an addition, exponential or comparison as one, per layer:
 /// - attention: dense 2 H N^2 D; over kept columns 2 H N K D, and H N D to add or subtract the cache; a refresh adds
 ///   column sums H N^2 and the selection H G N;

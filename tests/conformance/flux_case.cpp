@@ -100,7 +100,7 @@ void compute_transformer(const Context& context, const CaseFolder& folder, Resul
     inputs.pooled_projections = to_activation(context, folder.input(from + "pooled_projections"));
     inputs.timesteps = to_vector(folder.input(from + "timestep" + suffix));
     if (model.config.guidance_embeds) inputs.guidance = to_vector(folder.input(from + "guidance" + suffix));
-    return host_f32(context, model.forward(context, inputs, rope, {{}, 0, observer}));
+    return host_f32(context, model.forward(context, inputs, rope, {0, observer}));
   };
   for (int i = 0; folder.has_input("transformer.timestep" + std::to_string(i)); ++i) {
     const std::string run = "transformer.t" + std::to_string(i) + ".";
@@ -226,7 +226,7 @@ void compute_vae(const Context& context, const CaseFolder& folder, Results& resu
   results["vae.tiled_encode.mean"] = nchw(context, vae.encode_tiled(context, image, kFixtureTiles).mean);
 }
 
-void compute_pipeline(const FluxPipeline& pipeline, const CaseFolder& folder, const std::string& run,
+void compute_pipeline(FluxPipeline& pipeline, const CaseFolder& folder, const std::string& run,
                       Results& results) {
   const Context& context = pipeline.context();
   const JsonConfig params = folder.params().object("pipelines").object(run);
@@ -260,7 +260,7 @@ void compute_pipeline(const FluxPipeline& pipeline, const CaseFolder& folder, co
 void compute_pipelines(const Context& context, const CaseFolder& folder, Results& results) {
   ModelFiles files;
   files.model = folder.model();
-  const FluxPipeline pipeline(context, FluxComponents::load(context, files));
+  FluxPipeline pipeline(context, FluxComponents::load(context, files));
   for (const std::string& run : folder.params().object("pipelines").keys()) {
     compute_pipeline(pipeline, folder, run, results);
   }
