@@ -109,7 +109,7 @@ struct SelectColumnsParams {
   const float* column_sums;                 // [B, H, G, M] dense
   const uint8_t* static_columns = nullptr;  // [G, M] dense, of head h at h * static_head_stride; or null for none
   const uint8_t* random_columns = nullptr;  // [B, H, G, M] dense or null
-  int32_t* indices;                         // [B, H, G, capacity], ascending; past the count untouched
+  int32_t* indices;                         // [B, H, G, capacity], ascending, then those that fill up
   int32_t* counts;                          // [B, H, G]; M where more than capacity would be kept
   int64_t batch, heads, groups, key_tokens, capacity;
   int64_t static_head_stride = 0;

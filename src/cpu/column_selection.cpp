@@ -34,27 +34,20 @@ std::span<const uint8_t> random_row(const uint8_t* given, int64_t row, int64_t c
   return buffer;
 }
 
-/// Writes the ids of a mask, or the count that stands for all of them where they do not fit.
-void write_indices(const Bytes& mask, int64_t capacity, int32_t* indices, int32_t* count) {
-  const auto kept = static_cast<int64_t>(mask.size()) - std::count(mask.begin(), mask.end(), uint8_t{0});
-  if (kept > capacity) {
-    *count = static_cast<int32_t>(mask.size());
-    return;
-  }
-  *count = static_cast<int32_t>(kept);
+/// Writes the ids of a mask, then the lowest others until the count is a multiple (a row without columns stays empty);
+/// or the count that stands for all of them where they do not fit.
+void write_indices(const Bytes& mask, int64_t multiple_of, int64_t capacity, int32_t* indices, int32_t* count) {
+  const auto columns = static_cast<int64_t>(mask.size());
+  const int64_t kept = columns - std::count(mask.begin(), mask.end(), uint8_t{0});
+  const int64_t padded = std::min(round_up(kept, multiple_of), columns);
+  *count = static_cast<int32_t>(padded > capacity ? columns : padded);
+  if (padded > capacity) return;
   for (size_t j = 0; j < mask.size(); ++j) {
     if (mask[j] != 0) *indices++ = static_cast<int32_t>(j);
   }
-}
-
-/// Adds the lowest columns that are not kept until the count is a multiple; a row without columns stays as it is.
-void pad_to_multiple(int64_t multiple_of, Bytes& mask) {
-  const auto kept = static_cast<int64_t>(mask.size()) - std::count(mask.begin(), mask.end(), uint8_t{0});
-  int64_t missing = (multiple_of - kept % multiple_of) % multiple_of;
-  for (size_t j = 0; kept > 0 && missing > 0 && j < mask.size(); ++j) {
-    if (mask[j] != 0) continue;
-    mask[j] = 1;
-    --missing;
+  int64_t missing = padded - kept;
+  for (size_t j = 0; missing > 0; ++j) {
+    if (mask[j] == 0) *indices++ = static_cast<int32_t>(j), --missing;
   }
 }
 
@@ -77,8 +70,8 @@ void CpuBackend::select_columns(const Context&, const SelectColumnsParams& param
     chipmunk::select_columns(row_span(params.column_sums, row, columns),
                              random_row(params.random_columns, row, columns, name, params.random_threshold, drawn),
                              fixed, rule, mask);
-    pad_to_multiple(params.multiple_of, mask);
-    write_indices(mask, params.capacity, params.indices + row * params.capacity, params.counts + row);
+    write_indices(mask, params.multiple_of, params.capacity, params.indices + row * params.capacity,
+                  params.counts + row);
   });
 }
 
@@ -120,7 +113,7 @@ void CpuBackend::select_features(const Context&, const SelectFeaturesParams& par
     chipmunk::select_features(drift,
                               random_row(params.random_features, row, features, name, params.random_threshold, drawn),
                               params.top_k, params.multiple_of, mask);
-    write_indices(mask, params.capacity, params.indices + row * params.capacity, params.counts + row);
+    write_indices(mask, 1, params.capacity, params.indices + row * params.capacity, params.counts + row);
     const bool all = params.counts[row] == features;
     for (int64_t r = first; r < last; ++r) {
       for (int64_t f = 0; f < features; ++f) {

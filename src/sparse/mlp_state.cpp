@@ -17,6 +17,7 @@ namespace {
 /// Room for the top-k and as many random features as eight standard deviations above their mean; a block that draws
 /// more computes every feature.
 int64_t list_capacity(const SparseMlpPlan& plan, int64_t num_features) {
+  if (plan.capacity > 0) return plan.capacity;
   const double mean = static_cast<double>(num_features) * plan.random_keys;
   const double random = plan.random_keys > 0.0 ? mean + 8.0 * std::sqrt(mean * (1.0 - plan.random_keys)) + 8.0 : 0.0;
   const int64_t wanted = top_feature_count(plan.top_keys, num_features) + static_cast<int64_t>(random);

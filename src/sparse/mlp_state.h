@@ -24,6 +24,7 @@ struct SparseMlpPlan {
   double random_keys = 0.0;
   int64_t multiple_of = 1;   ///< of the number of features
   int64_t block_rows = 128;  ///< tokens that share features
+  int64_t capacity = 0;      ///< features that a list has room for; 0: as many as the fractions need
   int64_t mean_rows = 128;   ///< tokens of one mean; divides block_rows
   uint64_t seed = 0;
 

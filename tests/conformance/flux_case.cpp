@@ -17,13 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A copy that later writes to the tensor's memory do not change: intermediates live in buffers that are reused.
-Tensor host_f32(const Context& context, const Tensor& tensor) {
-  const Tensor copy = context.empty(tensor.shape(), DType::kF32);
-  ops::copy_into(context, tensor, copy);
-  return context.to_host(copy);
-}
-
 Tensor to_activation(const Context& context, const Tensor& host) {
   return ops::to_dense(context, context.to_device(host), context.activation_dtype());
 }
@@ -226,8 +219,7 @@ void compute_vae(const Context& context, const CaseFolder& folder, Results& resu
   results["vae.tiled_encode.mean"] = nchw(context, vae.encode_tiled(context, image, kFixtureTiles).mean);
 }
 
-void compute_pipeline(FluxPipeline& pipeline, const CaseFolder& folder, const std::string& run,
-                      Results& results) {
+void compute_pipeline(FluxPipeline& pipeline, const CaseFolder& folder, const std::string& run, Results& results) {
   const Context& context = pipeline.context();
   const JsonConfig params = folder.params().object("pipelines").object(run);
   const std::string prefix = "pipeline." + run + ".";

@@ -7,9 +7,9 @@
 #include <utility>
 #include <vector>
 
+#include "core/column_selection.h"
 #include "core/context.h"
 #include "sparse/column_mask.h"
-#include "core/column_selection.h"
 #include "sparse/static_columns.h"
 #include "sparse/token_order.h"
 

@@ -429,7 +429,7 @@ TEST_P(SelectColumnsTest, MoreThanTheCapacityMeansEveryKey) {
   for (double count : read(columns.counts).values) EXPECT_EQ(count, kKeys);
 }
 
-TEST_P(SelectColumnsTest, FillsUpToAMultiple) {
+TEST_P(SelectColumnsTest, FillsUpToAMultipleWithTheLowestOthers) {
   CHIPMUNK_OPEN_OR_SKIP(device_name());
   const Tensor column_sums = sums();
   const Array host = read(column_sums);
@@ -438,12 +438,16 @@ TEST_P(SelectColumnsTest, FillsUpToAMultiple) {
   selection.multiple_of = 16;
   const ops::ColumnSet columns = empty_columns(kKeys);
   ops::select_columns(context(), column_sums, selection, columns);
+  const Array counts = read(columns.counts), indices = read(columns.indices);
   for (int64_t row = 0; row < kBatch * kHeads * kGroups; ++row) {
-    std::vector<uint8_t> expected = largest(host, row, 10);
-    for (size_t j = 0, missing = 6; missing > 0; ++j) {
-      if (expected[j] == 0) expected[j] = 1, --missing;
+    const std::vector<uint8_t> kept = largest(host, row, 10);
+    std::vector<int64_t> expected, others;
+    for (int64_t j = 0; j < kKeys; ++j) (kept[static_cast<size_t>(j)] != 0 ? expected : others).push_back(j);
+    expected.insert(expected.end(), others.begin(), others.begin() + 6);
+    ASSERT_EQ(counts[row], 16.0);
+    for (int64_t i = 0; i < 16; ++i) {
+      EXPECT_EQ(indices[row * kKeys + i], static_cast<double>(expected[static_cast<size_t>(i)])) << row;
     }
-    expect_row(columns, row, expected);
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include "commands.h"
 #include "console.h"
+#include "sparsity_command.h"
 
 // The only file that includes CLI11: the header costs seconds.
 namespace chipmunk::cli {
@@ -40,6 +41,7 @@ Examples:
   chipmunk generate -p "a red circle above a blue square" -o out.png
   chipmunk generate -m FLUX.1-dev -p "a cat" -W 768 -H 512 --steps 20 -s 42
   chipmunk generate -m FLUX.1-dev --prompts prompts.txt -b 2 -o pictures/
+  chipmunk generate -m FLUX.1-dev -p "a cat" --steps 50 --sparsity flux
   chipmunk generate --diffusion-model flux1-dev.safetensors --vae ae.safetensors \
       --clip_l clip_l.safetensors --t5xxl t5xxl_fp16.safetensors \
       --clip-tokenizer tokenizer --t5-tokenizer tokenizer_2 -p "a cat"
@@ -55,7 +57,15 @@ Exit codes: 0 complete, 1 if something is missing or broken.)";
 
 constexpr const char* kScheduleExamples = R"(Examples:
   chipmunk schedule --steps 20
-  chipmunk schedule -m FLUX.1-dev -W 768 -H 512 --json)";
+  chipmunk schedule -m FLUX.1-dev -W 768 -H 512 --json
+  chipmunk schedule --steps 50 --sparsity flux)";
+
+constexpr const char* kSparsityExamples = R"(Examples:
+  chipmunk sparsity show
+  chipmunk sparsity show flux > mine.yml
+  chipmunk sparsity check mine.yml
+
+Exit codes: 0 valid, 2 anything wrong with the settings.)";
 
 /// Groups of the help text, in the order of their first use.
 constexpr const char* kModelGroup = "Model";
@@ -72,6 +82,14 @@ CLI::Option* add(CLI::App* app, const char* names, Value& value, const char* typ
 
 /// An empty path is a shell variable that was not set; it must not stand for a default.
 std::string check_path(const std::string& path) { return path.empty() ? "expected a path, found an empty one" : ""; }
+
+std::string check_sparsity_name(const std::string& name) {
+  return name.empty() ? "expected a preset or a file, found an empty name" : "";
+}
+
+CLI::Option* add_sparsity(CLI::App* app, std::string& sparsity, const char* help) {
+  return app->add_option("--sparsity", sparsity, help)->option_text("NAME|FILE")->check(check_sparsity_name);
+}
 
 void add_model_options(CLI::App* app, ModelFiles* files) {
   add(app, "-m,--model", files->model, "DIR",
@@ -138,6 +156,8 @@ void add_picture_options(CLI::App* app, GenerateOptions* options) {
   add(app, "-H,--height", request.height, "INT [0]", "Pixels, a multiple of 16; 0 for the model's native size",
       kPictureGroup);
   add(app, "--steps", request.steps, "INT [28]", "Denoising steps, 1 to 1000", kPictureGroup);
+  add_sparsity(app, request.sparsity, "Compute sparsely: a preset (chipmunk sparsity show lists them) or a YAML file")
+      ->group(kPictureGroup);
   app->add_option_function<std::string>(
          "-s,--seed", [&request](const std::string& text) { request.seed = parse_seed(text); },
          "Same seed, same picture; -1 draws one and prints it")
@@ -218,6 +238,7 @@ void add_schedule(CLI::App* app, ParsedCommand* command) {
   schedule->add_option("-W,--width", options->width, "Pixels; 0 for the model's native size")->option_text("INT [0]");
   schedule->add_option("-H,--height", options->height, "Pixels; 0 for the model's native size")->option_text("INT [0]");
   schedule->add_option("--steps", options->steps, "Denoising steps, 1 to 1000")->option_text("INT [28]");
+  add_sparsity(schedule, options->sparsity, "Preset or YAML file: shows what each step computes and what that saves");
   schedule->add_flag("--json", options->json, "One JSON object on stdout");
   schedule->footer(kScheduleExamples);
   schedule->callback([command, options] { command->run = [options] { return run_schedule(*options); }; });
@@ -248,6 +269,7 @@ void add_evaluate(CLI::App* app, ParsedCommand* command) {
           "-s,--seed", [&request](const std::string& text) { request.seed = parse_seed(text); },
           "Picture i uses seed + i")
       ->option_text("INT [0]");
+  add_sparsity(evaluate, request.sparsity, "Compute sparsely: a preset or a YAML file");
   evaluate->add_option("-W,--width", request.width, "Pixels; 0 for the model's native size")->option_text("INT [0]");
   evaluate->add_option("-H,--height", request.height, "Pixels; 0 for the model's native size")->option_text("INT [0]");
   evaluate->add_flag("--empty-prompt", options->empty_prompt, "Replace all prompts by nothing: the chance level");
@@ -261,6 +283,20 @@ void add_evaluate(CLI::App* app, ParsedCommand* command) {
   evaluate->add_flag("--json", options->json, "One JSON object on stdout, in place of the table");
   evaluate->add_flag("--quiet", options->quiet, "No progress on stderr, only notices and errors");
   evaluate->callback([command, options] { command->run = [options] { return run_evaluate(*options); }; });
+}
+
+void add_sparsity_command(CLI::App* app, ParsedCommand* command) {
+  auto name = std::make_shared<std::string>();
+  CLI::App* sparsity = app->add_subcommand("sparsity", "Show and check settings of the sparse method, without a model");
+  sparsity->require_subcommand(1);
+  sparsity->footer(kSparsityExamples);
+  CLI::App* show = sparsity->add_subcommand("show", "Print all settings as YAML; without a name, the presets' names");
+  show->add_option("name", *name, "Preset or YAML file")->option_text("NAME|FILE")->check(check_sparsity_name);
+  show->callback([command, name] { command->run = [name] { return run_sparsity_show(*name); }; });
+  CLI::App* check =
+      sparsity->add_subcommand("check", "Say whether a file is valid, or what is wrong and in which line");
+  check->add_option("name", *name, "YAML file or preset")->option_text("FILE")->check(check_sparsity_name)->required();
+  check->callback([command, name] { command->run = [name] { return run_sparsity_check(*name); }; });
 }
 
 /// CLI11 says less about a missing or unknown command. Empty if the first argument is fine.
@@ -299,6 +335,7 @@ ParsedCommand parse_command_line(int argc, char** argv) {
   add_inspect(&app, &command);
   add_schedule(&app, &command);
   add_evaluate(&app, &command);
+  add_sparsity_command(&app, &command);
   app.add_subcommand("version", "Show the version, how it was built and which devices there are")->callback([&command] {
     command.run = [] { return run_version(); };
   });

@@ -40,6 +40,7 @@ struct ScheduleOptions {
   std::filesystem::path model;  ///< empty: FLUX.1-dev's settings
   int width = 0, height = 0;    ///< 0: the model's native size
   int steps = 28;
+  std::string sparsity;  ///< preset or file; empty: dense
   bool json = false;
 };
 

@@ -19,6 +19,7 @@
 #include "json_output.h"
 #include "model_locator.h"
 #include "progress_printer.h"
+#include "sparsity_command.h"
 
 namespace chipmunk::cli {
 namespace {
@@ -128,12 +129,15 @@ int run_evaluate(const EvaluateOptions& options) {
     throw Error(ErrorCode::kInvalidArgument, "--suite: expected scenes, found \"" + options.suite + "\"");
   }
   if (options.request.seed < 0) throw Error(ErrorCode::kInvalidArgument, "--seed: expected 0 or more");
+  std::vector<std::string> notices;
+  if (!options.request.sparsity.empty()) load_sparsity(options.request.sparsity, &notices);
   const fs::path model = !options.pictures.empty() || !options.model.empty() ? options.model : find_default_model();
   std::error_code error;
   fs::create_directories(options.output, error);
   if (error) throw Error(ErrorCode::kIo, "cannot create the folder: " + error.message(), options.output.string());
 
   ProgressPrinter progress({options.quiet, ::isatty(STDERR_FILENO) == 1, {}});
+  for (const std::string& notice : notices) progress.on_notice(notice);
   const Judge judge = options.pictures.empty() ? generate_and_judge(options, model, &progress) : judge_folder(options);
   const fs::path sheet = options.output / kSheetName;
   write_png(sheet, judge.sheet().width, judge.sheet().height, judge.sheet().rgb);

@@ -23,6 +23,7 @@
 #include "png_parameters.h"
 #include "progress_printer.h"
 #include "prompts.h"
+#include "sparsity_command.h"
 
 namespace chipmunk::cli {
 namespace {
@@ -171,6 +172,7 @@ class Run {
     settings.true_cfg_scale = request.true_cfg_scale;
     settings.seed = request.seed + static_cast<int64_t>(sample);
     settings.model = model_name_;
+    settings.sparsity = fs::path(request.sparsity).filename().string();
     const Frames& frames = result.samples[sample];
     const std::string path = names_.name(report_.pictures.size(), count_).string();
     const PngText texts[] = {{kPngParametersKey, format_parameters(settings)}};
@@ -178,7 +180,8 @@ class Run {
     if (!options_.json) print_result(path);
     report_.pictures.push_back({path, request.prompt, request.negative_prompt, settings.seed, result.width,
                                 result.height, request.steps, request.guidance_scale, request.true_cfg_scale,
-                                result.text_ms, result.denoise_ms, result.decode_ms, result.peak_memory_bytes});
+                                request.sparsity, result.text_ms, result.denoise_ms, result.decode_ms,
+                                result.peak_memory_bytes});
     report_.peak_memory_bytes = std::max(report_.peak_memory_bytes, result.peak_memory_bytes);
   }
 
@@ -199,6 +202,8 @@ int run_generate(const GenerateOptions& options) {
   const Device device = choose_device(options.device);
   const std::vector<Prompt> prompts = collect_prompts(options);
   check_seed(options.request);
+  std::vector<std::string> notices;
+  if (!options.request.sparsity.empty()) load_sparsity(options.request.sparsity, &notices);
   const bool several = prompts.size() * static_cast<size_t>(options.request.batch_count) > 1;
   check_writable(OutputNames(options.output).name(0, several ? 2 : 1));
   if (options.request.preview != PreviewMode::kNone) {
@@ -207,6 +212,7 @@ int run_generate(const GenerateOptions& options) {
   }
 
   ProgressPrinter progress({options.quiet, ::isatty(STDERR_FILENO) == 1, options.preview_path});
+  for (const std::string& notice : notices) progress.on_notice(notice);
   const ModelFiles files = choose_files(options.files);
   progress.line("loading " + (files.model.empty() ? files.diffusion_model : files.model).string() + " on " +
                 to_string(device));

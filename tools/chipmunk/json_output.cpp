@@ -107,6 +107,7 @@ std::string to_json(const GenerateReport& report) {
          {"steps", picture.steps},
          {"guidance", shortest(picture.guidance)},
          {"true_cfg_scale", shortest(picture.true_cfg_scale)},
+         {"sparsity", picture.sparsity.empty() ? Json() : Json(picture.sparsity)},
          {"timings",
           {{"text_ms", picture.text_ms}, {"denoise_ms", picture.denoise_ms}, {"decode_ms", picture.decode_ms}}},
          {"peak_memory_bytes", picture.peak_memory_bytes}});
@@ -131,6 +132,12 @@ std::string to_json(const ScheduleReport& report) {
                {"height", report.height},
                {"image_tokens", report.image_tokens},
                {"steps", Json::array()}};
+  const bool sparse = !report.sparsity.empty();
+  if (sparse) {
+    json["sparsity"] = report.sparsity;
+    json["text_tokens"] = report.text_tokens;
+    json["share_of_dense_work"] = share_of_dense_work(report.estimates);
+  }
   for (const Step& step : report.steps) {
     json["steps"].push_back(
         {{"index", step.index},
@@ -139,6 +146,13 @@ std::string to_json(const ScheduleReport& report) {
          {"timestep", static_cast<double>(step.sigma) * static_cast<double>(report.config.num_train_timesteps)},
          {"attention", to_string(step.attention)},
          {"mlp", to_string(step.mlp)}});
+    if (!sparse) continue;
+    const StepEstimate& estimate = report.estimates.at(static_cast<size_t>(step.index));
+    Json& added = json["steps"].back();
+    added["may_skip"] = step.may_skip;
+    added["attention_kept"] = estimate.attention_kept;
+    added["mlp_kept"] = estimate.mlp_kept;
+    added["share_of_dense_work"] = share_of_dense_work({&estimate, 1});
   }
   return dump(json);
 }

@@ -8,6 +8,7 @@
 #include "io/model_folder.h"
 #include "pipeline/flow_match.h"
 #include "sparse/schedule.h"
+#include "sparse/work_estimate.h"
 
 /// What --json prints: one object each, indented, with a final newline. Text that is not UTF-8 (file names may be
 /// anything) has the replacement character in place of the wrong bytes.
@@ -19,6 +20,7 @@ struct PictureReport {
   int64_t seed = 0;
   int width = 0, height = 0, steps = 0;
   float guidance = 0.0f, true_cfg_scale = 1.0f;
+  std::string sparsity;  ///< as it was asked for; empty for dense
   /// Of the forward that made it, which may have made others of the batch too.
   double text_ms = 0.0, denoise_ms = 0.0, decode_ms = 0.0;
   size_t peak_memory_bytes = 0;
@@ -38,6 +40,10 @@ struct ScheduleReport {
   int64_t image_tokens = 0;
   FlowMatchConfig config;
   std::vector<Step> steps;
+  /// With --sparsity; the estimates are one a step.
+  std::string sparsity;
+  int64_t text_tokens = 0;
+  std::vector<StepEstimate> estimates;
 };
 
 std::string to_json(const GenerateReport& report);

@@ -14,6 +14,11 @@ namespace {
 
 namespace cli = chipmunk::cli;
 
+/// The commands that run a model.
+bool computes(std::string_view command) {
+  return command == "generate" || command == "evaluate" || command == "compare";
+}
+
 int exit_code(const chipmunk::Error& error) {
   if (error.code() == chipmunk::ErrorCode::kCancelled) return cli::kExitInterrupted;
   return error.code() == chipmunk::ErrorCode::kInvalidArgument ? cli::kExitBadUse : cli::kExitError;
@@ -22,7 +27,7 @@ int exit_code(const chipmunk::Error& error) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc > 1 && std::string_view(argv[1]) == "generate") cli::limit_openmp_spinning(argv);
+  if (argc > 1 && computes(argv[1])) cli::limit_openmp_spinning(argv);
   // Writing past a file size limit is reported like any other failed write, not by ending the program.
   std::signal(SIGXFSZ, SIG_IGN);
   try {

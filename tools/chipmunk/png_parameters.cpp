@@ -23,6 +23,7 @@ std::string format_parameters(const PictureSettings& settings) {
   if (!settings.negative_prompt.empty()) text += "Negative prompt: " + settings.negative_prompt + "\n";
   text += fmt::format("Steps: {}, Sampler: Euler, CFG scale: {}", settings.steps, settings.true_cfg_scale);
   if (settings.has_guidance) text += fmt::format(", Guidance: {}", settings.guidance);
+  if (!settings.sparsity.empty()) text += ", Sparsity: " + quote_value(settings.sparsity);
   text += fmt::format(", Seed: {}, Size: {}x{}, Model: {}, Version: chipmunk {}", settings.seed, settings.width,
                       settings.height, quote_value(settings.model), CHIPMUNK_VERSION);
   return text;

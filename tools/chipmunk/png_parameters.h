@@ -13,7 +13,8 @@ struct PictureSettings {
   bool has_guidance = false;
   float true_cfg_scale = 1.0f;
   long long seed = 0;
-  std::string model;  ///< its name, without folders
+  std::string model;     ///< its name, without folders
+  std::string sparsity;  ///< preset or file, without folders; empty for dense
 };
 
 /// The text under a PNG's "parameters" key in the form that image tools share: the prompt, a line "Negative prompt: "

@@ -72,8 +72,10 @@ void ProgressPrinter::on_preview(const Frames& frames, int) {
 }
 
 void ProgressPrinter::on_notice(std::string_view message) {
+  const bool of_prompt = message.starts_with("prompt");
+  if (!of_prompt && !said_.insert(std::string(message)).second) return;
   end_bar();
-  print_notice(title_.empty() ? std::string(message) : title_ + ": " + std::string(message));
+  print_notice(title_.empty() || !of_prompt ? std::string(message) : title_ + ": " + std::string(message));
 }
 
 bool ProgressPrinter::cancelled() { return interrupted(); }

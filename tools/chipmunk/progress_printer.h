@@ -2,6 +2,8 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -29,6 +31,7 @@ class ProgressPrinter : public ProgressSink {
   void on_stage(std::string_view stage) override;
   void on_step(const StepReport& report) override;
   void on_preview(const Frames& frames, int step_index) override;
+  /// Printed even when quiet. What concerns no single prompt but the settings of a run is printed once.
   void on_notice(std::string_view message) override;
   bool cancelled() override;
 
@@ -38,6 +41,7 @@ class ProgressPrinter : public ProgressSink {
 
   Options options_;
   std::string title_, stage_;
+  std::set<std::string, std::less<>> said_;
   bool bar_open_ = false;  // the cursor stands behind a bar
   std::chrono::steady_clock::time_point stage_start_;
 };

@@ -5,21 +5,32 @@
 #include <string>
 #include <vector>
 
+#include "chipmunk/error.h"
 #include "commands.h"
 #include "console.h"
-#include "sparse/config.h"
 
 namespace chipmunk::cli {
 namespace {
 
 SparsityConfig load_with_notices(const std::string& name_or_path) {
   std::vector<std::string> notices;
-  const SparsityConfig config = SparsityConfig::load_or_preset(name_or_path, &notices);
+  const SparsityConfig config = load_sparsity(name_or_path, &notices);
   for (const std::string& notice : notices) print_notice(notice);
   return config;
 }
 
 }  // namespace
+
+SparsityConfig load_sparsity(const std::string& name_or_path, std::vector<std::string>* notices) {
+  if (name_or_path.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "--sparsity: expected a preset or a file, found an empty name");
+  }
+  try {
+    return SparsityConfig::load_or_preset(name_or_path, notices);
+  } catch (const Error& error) {
+    throw Error(ErrorCode::kInvalidArgument, error.what());
+  }
+}
 
 int run_sparsity_show(const std::string& name_or_path) {
   std::string text;
