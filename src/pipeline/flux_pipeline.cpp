@@ -53,7 +53,15 @@ void notice_truncation(const char* encoder, const FixedLengthTokens& tokens, Pro
 }
 
 SparsityConfig sparsity_of(const GenerateRequest& request, std::vector<std::string>* notices) {
-  return request.sparsity.empty() ? SparsityConfig::dense() : SparsityConfig::load_or_preset(request.sparsity, notices);
+  if (request.sparsity.empty()) return SparsityConfig::dense();
+  const SparsityConfig config = SparsityConfig::load_or_preset(request.sparsity, notices);
+  if (config.attn.is_enabled && config.attn.local_voxels > 0) {
+    throw Error(ErrorCode::kInvalidConfig,
+                "attn.local_voxels: expected 0, since this model makes images, found " +
+                    std::to_string(config.attn.local_voxels),
+                request.sparsity);
+  }
+  return config;
 }
 
 }  // namespace

@@ -17,10 +17,6 @@ namespace {
 /// The static columns of an image model, whose text comes first; no rows where there are none.
 ColumnMask image_static_columns(const SparsityConfig::Attn& config, int64_t tokens, int64_t text_tokens,
                                 int64_t group_size) {
-  if (config.local_voxels > 0) {
-    throw Error(ErrorCode::kInvalidConfig,
-                "attn.local_voxels: expected 0 for an image model, found " + std::to_string(config.local_voxels));
-  }
   if (!config.should_compress_indices && !config.include_text_columns) return {};
   ColumnMask mask((tokens + group_size - 1) / group_size, tokens);
   keep_columns(mask, 0, text_tokens);

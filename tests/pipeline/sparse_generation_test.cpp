@@ -1,0 +1,248 @@
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "chipmunk/error.h"
+#include "chipmunk/pipeline.h"
+
+/// Whole generations with the sparse method, on the small random model.
+namespace chipmunk {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::unique_ptr<Pipeline> load_model() {
+  LoadOptions options;
+  options.files.model = CHIPMUNK_TEST_DATA "/golden/flux-tiny/model";
+  options.threads = 2;
+  return Pipeline::load(options);
+}
+
+/// Collects the latents after each step, and cancels after some.
+class Recorder : public ProgressSink {
+ public:
+  int cancel_after = std::numeric_limits<int>::max();
+  std::vector<std::vector<float>> latents;
+
+  bool wants_latents() const override { return true; }
+  void on_latents(int, const float* values, size_t count) override { latents.emplace_back(values, values + count); }
+  bool cancelled() override { return static_cast<int>(latents.size()) >= cancel_after; }
+};
+
+class SparseGeneration : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("chipmunk_sparse_" + std::to_string(::getpid()));
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  /// A YAML file with this text.
+  std::string config(const std::string& yaml) {
+    const fs::path path = folder_ / ("config" + std::to_string(files_++) + ".yml");
+    std::ofstream(path) << yaml;
+    return path.string();
+  }
+
+  static GenerateRequest request(int width, int height, int steps, const std::string& sparsity) {
+    GenerateRequest request;
+    request.prompt = "a photo of a cat";
+    request.width = width;
+    request.height = height;
+    request.steps = steps;
+    request.seed = 5;
+    request.sparsity = sparsity;
+    request.record = true;
+    return request;
+  }
+
+ private:
+  fs::path folder_;
+  int files_ = 0;
+};
+
+double relative_error(const std::vector<float>& got, const std::vector<float>& expected) {
+  double difference = 0.0, size = 0.0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    difference += std::pow(static_cast<double>(got[i]) - static_cast<double>(expected[i]), 2);
+    size += std::pow(static_cast<double>(expected[i]), 2);
+  }
+  return std::sqrt(difference / size);
+}
+
+TEST_F(SparseGeneration, WithEverythingKeptIsDense) {
+  const auto pipeline = load_model();
+  struct Size {
+    int width, height, batch;
+    float true_cfg;
+  };
+  for (const Size& size : {Size{144, 80, 1, 1.0f}, Size{48, 112, 2, 1.0f}, Size{64, 64, 2, 2.0f}}) {
+    const auto run = [&](const std::string& sparsity) {
+      GenerateRequest wanted = request(size.width, size.height, 6, sparsity);
+      wanted.batch_count = size.batch;
+      wanted.true_cfg_scale = size.true_cfg;
+      Recorder recorder;
+      pipeline->generate(wanted, recorder);
+      return recorder.latents;
+    };
+    const auto dense = run("");
+    for (const char* combine : {"difference", "merge"}) {
+      for (const char* layers : {"0", "2"}) {
+        const std::string first = std::string("first_n_dense_layers: ") + layers;
+        const auto sparse =
+            run(config("attn: {is_enabled: true, top_keys: 1.0, random_keys: 0.0, full_step_every: 3, " + first +
+                       ", combine: " + combine + "}\nmlp: {is_enabled: true, top_keys: 1.0, " + first +
+                       ", full_step_every: 4}\npatchify: {is_enabled: true}\n"));
+        ASSERT_EQ(sparse.size(), dense.size());
+        for (size_t step = 0; step < dense.size(); ++step) {
+          EXPECT_LT(relative_error(sparse[step], dense[step]), 1e-5) << combine << " step " << step;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(SparseGeneration, KeepsWhatTheConfigSaysAndStaysClose) {
+  const auto pipeline = load_model();
+  const std::string sparsity = config(
+      "attn: {is_enabled: true, top_keys: 0.25, should_compress_indices: false, full_step_every: 4, "
+      "first_n_dense_layers: 1}\nmlp: {is_enabled: true, top_keys: 0.5, random_keys: 0.0, full_step_every: 5, "
+      "first_n_dense_layers: 2}\n");
+  Recorder dense_recorder, recorder;
+  const GenerateResult dense = pipeline->generate(request(144, 80, 8, ""), dense_recorder);
+  const GenerateResult sparse = pipeline->generate(request(144, 80, 8, sparsity), recorder);
+  ASSERT_EQ(sparse.steps.size(), 8u);
+  const char* const attention[] = {"dense", "refresh", "sparse", "sparse", "refresh", "sparse", "sparse", "sparse"};
+  const char* const mlp[] = {"full", "select", "select", "select", "select", "full", "select", "select"};
+  for (size_t i = 0; i < sparse.steps.size(); ++i) {
+    const StepRecord& step = sparse.steps[i];
+    EXPECT_EQ(step.attention, attention[i]);
+    EXPECT_EQ(step.mlp, mlp[i]);
+    EXPECT_DOUBLE_EQ(step.dense_multiply_adds, dense.steps[i].multiply_adds) << i;
+    ASSERT_EQ(step.layers.size(), 5u);
+    EXPECT_DOUBLE_EQ(step.layers[0].attention_kept, 1.0);
+    EXPECT_NEAR(step.layers[1].attention_kept, step.attention == "sparse" ? 0.25 : 1.0, 0.01) << i;
+    EXPECT_DOUBLE_EQ(step.layers[1].mlp_kept, 1.0);
+    EXPECT_NEAR(step.layers[2].mlp_kept, step.mlp == "full" ? 1.0 : 0.5, 0.01) << i;
+    EXPECT_EQ(step.layers[1].attention_mass.size(), step.attention == "refresh" ? std::size(kMassFractions) : 0u);
+    EXPECT_TRUE(step.layers[0].attention_mass.empty());
+    for (const LayerRecord& layer : step.layers) {
+      EXPECT_TRUE(std::is_sorted(layer.attention_mass.begin(), layer.attention_mass.end()));
+      EXPECT_EQ(layer.attention_change < 0.0, i == 0);
+    }
+    if (step.attention == "sparse" && step.mlp == "select") {
+      EXPECT_LT(step.multiply_adds, 0.8 * step.dense_multiply_adds);
+    }
+  }
+  // Random weights attend to everything alike: far from exact, but the cache must make it close.
+  const double error = relative_error(recorder.latents.back(), dense_recorder.latents.back());
+  EXPECT_GT(error, 0.0);
+  EXPECT_LT(error, 0.05);
+}
+
+TEST_F(SparseGeneration, SkipsReuseTheLastHiddenStates) {
+  const auto pipeline = load_model();
+  const std::string listed = config(
+      "attn: {is_enabled: false}\nmlp: {is_enabled: false}\npatchify: {is_enabled: false}\n"
+      "step_caching: {is_enabled: true, skip_step_schedule: [3, 5, 6]}\n");
+  Recorder dense_recorder, recorder;
+  const GenerateResult dense = pipeline->generate(request(64, 64, 8, ""), dense_recorder);
+  const GenerateResult skipping = pipeline->generate(request(64, 64, 8, listed), recorder);
+  for (size_t i = 0; i < 8; ++i) {
+    const bool skipped = i == 3 || i == 5 || i == 6;
+    EXPECT_EQ(skipping.steps[i].attention, skipped ? "skip" : "dense") << i;
+    EXPECT_EQ(skipping.steps[i].multiply_adds == 0.0, skipped) << i;
+    EXPECT_DOUBLE_EQ(skipping.steps[i].dense_multiply_adds, dense.steps[i].multiply_adds) << i;
+    EXPECT_EQ(recorder.latents[i] == dense_recorder.latents[i], i < 3) << i;
+  }
+  EXPECT_LT(relative_error(recorder.latents.back(), dense_recorder.latents.back()), 0.3);
+}
+
+TEST_F(SparseGeneration, AdaptiveCachingFollowsItsThreshold) {
+  const auto pipeline = load_model();
+  const auto skips = [&](const std::string& threshold) {
+    Recorder recorder;
+    const GenerateResult result = pipeline->generate(
+        request(64, 64, 12,
+                config("attn: {is_enabled: false}\nmlp: {is_enabled: false}\npatchify: {is_enabled: false}\n"
+                       "step_caching: {is_enabled: true, mode: adaptive, threshold: " +
+                       threshold + "}\n")),
+        recorder);
+    EXPECT_NE(result.steps.front().attention, "skip");
+    EXPECT_NE(result.steps.back().attention, "skip");
+    int count = 0;
+    for (const StepRecord& step : result.steps) {
+      count += step.attention == "skip";
+      // Without two runs there is no estimate, and nothing is skipped.
+      if (step.attention == "skip") {
+        EXPECT_GE(step.index, 2);
+        EXPECT_LT(step.movement, std::stod(threshold));
+      }
+    }
+    return count;
+  };
+  EXPECT_EQ(skips("0"), 0);
+  EXPECT_EQ(skips("10"), 9);
+}
+
+TEST_F(SparseGeneration, LeavesNothingBehind) {
+  const std::string both = config(
+      "attn: {is_enabled: true, top_keys: 0.2, random_keys: 0.05, full_step_every: 3, first_n_dense_layers: 0}\n"
+      "mlp: {is_enabled: true, top_keys: 0.3, full_step_every: 4, first_n_dense_layers: 1}\n"
+      "step_caching: {is_enabled: true, mode: adaptive, threshold: 0.2}\n");
+  const std::string merge = config(
+      "attn: {is_enabled: true, top_keys: 0.3, should_compress_indices: false, combine: merge, first_n_dense_layers: "
+      "1}\nmlp: {is_enabled: true, top_keys: 0.4, first_n_dense_layers: 0}\n");
+  std::vector<GenerateRequest> requests;
+  for (int i = 0; i < 20; ++i) {
+    const std::string& sparsity = i % 4 == 3 ? std::string() : i % 2 == 0 ? both : merge;
+    requests.push_back(request(48 + 16 * (i % 5), 64 + 16 * (i % 3), 3 + i % 6, sparsity));
+    requests.back().seed = i;
+    requests.back().true_cfg_scale = i % 7 == 0 ? 2.0f : 1.0f;
+    requests.back().record = i % 3 == 0;
+  }
+  const auto pipeline = load_model();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    if (i == 9) {
+      Recorder recorder;
+      recorder.cancel_after = 2;
+      GenerateRequest cancelled = requests[8];
+      cancelled.steps = 8;
+      EXPECT_THROW(pipeline->generate(cancelled, recorder), Error);
+    }
+    ProgressSink progress;
+    const GenerateResult together = pipeline->generate(requests[i], progress);
+    const GenerateResult alone = load_model()->generate(requests[i], progress);
+    EXPECT_EQ(together.samples[0].rgb, alone.samples[0].rgb) << "generation " << i;
+  }
+}
+
+TEST_F(SparseGeneration, RefusesWhatDoesNotFit) {
+  const auto pipeline = load_model();
+  const auto fails = [&](const std::string& sparsity, ErrorCode code) {
+    try {
+      pipeline->validate(request(64, 64, 4, sparsity));
+      ADD_FAILURE() << sparsity << " was accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), code) << error.what();
+    }
+  };
+  fails("no-such-preset", ErrorCode::kInvalidArgument);
+  fails("/no/such/file.yml", ErrorCode::kNotFound);
+  fails(config("attn: {top_keys: 2}"), ErrorCode::kInvalidConfig);
+  ProgressSink progress;
+  EXPECT_THROW(
+      pipeline->generate(request(64, 64, 4, config("attn: {local_voxels: 3}\nmlp: {is_enabled: false}\n")), progress),
+      Error);
+}
+
+}  // namespace
+}  // namespace chipmunk
