@@ -40,5 +40,6 @@ std::vector<BadInput> bad_model_folders();
 std::vector<BadInput> bad_configs();
 std::vector<BadInput> bad_weights();
 std::vector<BadInput> bad_tokenizers();
+std::vector<BadInput> bad_sparsity();
 
 }  // namespace chipmunk::testing

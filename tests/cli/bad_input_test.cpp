@@ -66,6 +66,7 @@ INSTANTIATE_TEST_SUITE_P(ModelFolders, BadInputs, ::testing::ValuesIn(bad_model_
 INSTANTIATE_TEST_SUITE_P(Configs, BadInputs, ::testing::ValuesIn(bad_configs()), case_name);
 INSTANTIATE_TEST_SUITE_P(Weights, BadInputs, ::testing::ValuesIn(bad_weights()), case_name);
 INSTANTIATE_TEST_SUITE_P(Tokenizers, BadInputs, ::testing::ValuesIn(bad_tokenizers()), case_name);
+INSTANTIATE_TEST_SUITE_P(Sparsity, BadInputs, ::testing::ValuesIn(bad_sparsity()), case_name);
 
 // Root writes everywhere, so that this says nothing for root.
 TEST(ReadOnlyFolder, IsReportedBeforeAnythingIsComputed) {

@@ -18,7 +18,7 @@ void expect_parts(const std::string& text, const std::vector<std::string>& parts
 }
 
 TEST(Help, EveryCommandHasOne) {
-  for (const std::string command : {"generate", "inspect", "schedule", "version"}) {
+  for (const std::string command : {"generate", "inspect", "schedule", "evaluate", "sparsity", "version"}) {
     const ProgramResult result = run_chipmunk({command, "--help"});
     EXPECT_EQ(result.exit_code, 0) << result.err;
     EXPECT_EQ(result.err, "");
@@ -26,7 +26,7 @@ TEST(Help, EveryCommandHasOne) {
   }
   const ProgramResult overview = run_chipmunk({"--help"});
   EXPECT_EQ(overview.exit_code, 0);
-  expect_parts(overview.out, {"generate", "inspect", "schedule", "version"});
+  expect_parts(overview.out, {"generate", "inspect", "schedule", "evaluate", "sparsity", "version"});
 }
 
 TEST(Version, SaysHowItWasBuilt) {
@@ -132,6 +132,66 @@ TEST(Schedule, TextHasALineAStep) {
   const ProgramResult result = run_chipmunk({"schedule", "--steps", "28", "-W", "768", "-H", "512"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   expect_parts(result.out, {"768x512", "1536 image tokens", "28 steps", "sigma_next", "1000.000"});
+}
+
+TEST(Schedule, SparsityAddsWhatStepsComputeAndSave) {
+  const ProgramResult text = run_chipmunk({"schedule", "--steps", "12", "--sparsity", "flux-caching"});
+  ASSERT_EQ(text.exit_code, 0) << text.err;
+  expect_parts(text.out, {"flux-caching: ", "of the dense multiply-adds", "512 text tokens", "refresh", "recache",
+                          "select", "skip", "columns", "work"});
+  const ProgramResult json = run_chipmunk({"schedule", "--steps", "12", "--sparsity", "flux-caching", "--json"});
+  ASSERT_EQ(json.exit_code, 0) << json.err;
+  const Json report = Json::parse(json.out);
+  EXPECT_EQ(report["sparsity"], "flux-caching");
+  EXPECT_EQ(report["text_tokens"], 512);
+  EXPECT_GT(report["share_of_dense_work"], 0.2);
+  EXPECT_LT(report["share_of_dense_work"], 0.6);
+  const Json& steps = report["steps"];
+  ASSERT_EQ(steps.size(), 12u);
+  EXPECT_EQ(steps[1]["attention"], "refresh");
+  EXPECT_EQ(steps[7]["attention"], "skip");
+  EXPECT_EQ(steps[7]["share_of_dense_work"], 0.0);
+  // 57 layers, two of them dense; 761 of 4608 columns, the fraction 0.165 rounded up or not.
+  EXPECT_NEAR(steps[2]["attention_kept"].get<double>(), (2.0 + 55.0 * 0.165) / 57.0, 1e-3);
+  EXPECT_FALSE(Json::parse(run_chipmunk({"schedule", "--json"}).out)["steps"][0].contains("attention_kept"));
+}
+
+TEST(Schedule, SparsityOfAModelTakesItsSizes) {
+  Workbench bench;
+  edit_json(bench.damage("tokenizer_2/tokenizer_config.json"), [](Json& json) { json["model_max_length"] = 100; });
+  const ProgramResult result = run_chipmunk(bench.expand(
+      {"schedule", "-m", "{model}", "-W", "64", "-H", "64", "--steps", "4", "--sparsity", "demo", "--json"}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json report = Json::parse(result.out);
+  EXPECT_EQ(report["text_tokens"], 100);
+  // Five layers, one of them dense.
+  EXPECT_GT(report["steps"][2]["attention_kept"].get<double>(), 0.2);
+  EXPECT_LT(report["steps"][2]["attention_kept"].get<double>(), 0.5);
+}
+
+TEST(Sparsity, ListsPresetsAndShowsWhatCheckAccepts) {
+  const Workbench bench;
+  const ProgramResult names = run_chipmunk({"sparsity", "show"});
+  EXPECT_EQ(names.exit_code, 0) << names.err;
+  expect_parts(names.out, {"flux\n", "flux-caching\n", "hunyuan\n", "demo\n"});
+  const ProgramResult shown = run_chipmunk({"sparsity", "show", "flux"});
+  EXPECT_EQ(shown.exit_code, 0) << shown.err;
+  expect_parts(shown.out, {"attn:\n", "top_keys: 0.165\n", "mlp:\n"});
+  write_text(bench.folder() / "flux.yml", shown.out);
+  const ProgramResult checked = run_chipmunk(bench.expand({"sparsity", "check", "{tmp}/flux.yml"}));
+  EXPECT_EQ(checked.exit_code, 0) << checked.err;
+  expect_parts(checked.out, {"flux.yml: valid"});
+  const ProgramResult again = run_chipmunk(bench.expand({"sparsity", "show", "{tmp}/flux.yml"}));
+  EXPECT_EQ(again.out, shown.out);
+}
+
+TEST(Sparsity, KeysWithoutEffectAreNamed) {
+  const Workbench bench;
+  write_text(bench.folder() / "a.yml", "mlp:\n  is_enabled: false\nshould_profile: true\n");
+  const ProgramResult result = run_chipmunk(bench.expand({"sparsity", "check", "{tmp}/a.yml"}));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_TRUE(result.err.starts_with("chipmunk: notice: ")) << result.err;
+  expect_parts(result.err, {"a.yml", "should_profile"});
 }
 
 }  // namespace

@@ -117,6 +117,23 @@ TEST(Generate, JsonDescribesTheRun) {
   }
 }
 
+TEST(Generate, SparsityIsNamedInPictureAndJson) {
+  const Workbench bench;
+  write_text(bench.folder() / "mine.yml", "mlp:\n  is_enabled: false\nshould_profile: true\n");
+  const std::string file = (bench.folder() / "mine.yml").string();
+  for (const std::string& sparsity : {std::string("demo"), file}) {
+    const ProgramResult result = generate(bench, {{"--sparsity", sparsity}, {"--steps", "3"}}, {"--json"});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(Json::parse(result.out)["images"][0]["sparsity"], sparsity);
+    const std::string name = fs::path(sparsity).filename().string();
+    EXPECT_NE(parameters_of(bench.output() / "picture.png").find(", Sparsity: " + name + ", "), std::string::npos);
+    // A key without an effect is said once.
+    EXPECT_EQ(count_of(result.err, "should_profile"), sparsity == file ? 1u : 0u) << result.err;
+  }
+  const ProgramResult dense = generate(bench, {}, {"--json"});
+  EXPECT_TRUE(Json::parse(dense.out)["images"][0]["sparsity"].is_null());
+}
+
 TEST(Generate, BatchGivesDifferentNumberedPictures) {
   const Workbench bench;
   const ProgramResult result = generate(bench, {{"--batch-count", "2"}, {"--seed", "5"}});

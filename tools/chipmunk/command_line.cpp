@@ -299,15 +299,18 @@ void add_sparsity_command(CLI::App* app, ParsedCommand* command) {
   check->callback([command, name] { command->run = [name] { return run_sparsity_check(*name); }; });
 }
 
-/// CLI11 says less about a missing or unknown command. Empty if the first argument is fine.
-std::string check_command(const CLI::App& app, int argc, char** argv) {
-  if (argc >= 2 && std::string_view(argv[1]).starts_with('-')) return {};
+/// CLI11 says less about a missing or unknown command. Empty if the arguments from `position` on begin well.
+std::string check_command(const CLI::App& app, int argc, char** argv, int position = 1) {
+  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
+  const bool missing = argc <= position;
+  if (commands.empty() || (!missing && std::string_view(argv[position]).starts_with('-'))) return {};
   std::string known;
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
-    if (argc >= 2 && command->get_name() == argv[1]) return {};
+  for (const CLI::App* command : commands) {
+    if (!missing && command->get_name() == argv[position]) return check_command(*command, argc, argv, position + 1);
     known += (known.empty() ? "" : ", ") + command->get_name();
   }
-  return (argc < 2 ? "no command" : "unknown command \"" + std::string(argv[1]) + "\"") + ": expected one of " + known;
+  return (missing ? "no command" : "unknown command \"" + std::string(argv[position]) + "\"") + ": expected one of " +
+         known;
 }
 
 /// The command whose help a mistake should point to.
