@@ -7,16 +7,15 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <dnnl.hpp>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "backend.h"
+#include "bench_support.h"
 #include "core/float_formats.h"
 #include "ops/attention.h"
 #include "ops/linear.h"
@@ -24,49 +23,13 @@
 namespace {
 
 using namespace chipmunk;
+using namespace chipmunk::bench;
 
 struct Options {
   int threads = 0;
   int repetitions = 5;
   bool quick = false;
 };
-
-/// Deterministic values in [-0.5, 0.5) that no kernel can exploit.
-class Noise {
- public:
-  float next() {
-    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
-    return static_cast<float>(state_ >> 40) / static_cast<float>(1 << 24) - 0.5f;
-  }
-
- private:
-  uint64_t state_ = 1;
-};
-
-Tensor random_tensor(const Dims& shape, DType dtype) {
-  Tensor tensor = make_host_tensor(shape, dtype);
-  Noise noise;
-  for (int64_t i = 0; i < tensor.numel(); ++i) {
-    if (dtype == DType::kF32) {
-      tensor.data_as<float>()[i] = noise.next();
-    } else {
-      tensor.data_as<uint16_t>()[i] = float_to_bf16(noise.next());
-    }
-  }
-  return tensor;
-}
-
-double seconds(const std::function<void()>& body) {
-  const auto begin = std::chrono::steady_clock::now();
-  body();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
 
 /// GFLOP/s of repeated runs.
 struct Rates {
@@ -111,11 +74,6 @@ class OneDnnMatmul {
   dnnl::matmul matmul_;
   dnnl::memory x_, weight_, out_;
 };
-
-[[noreturn]] void fail(const char* what, double got, double expected) {
-  std::fprintf(stderr, "%s: wrong result: got %.9g, expected %.9g\n", what, got, expected);
-  std::exit(1);
-}
 
 void check_linear(const Tensor& x, const Tensor& weight, const Tensor& out) {
   const int64_t m = x.dim(0), n = weight.dim(0), k = x.dim(1);
