@@ -13,7 +13,7 @@ program=build-release/bin/chipmunk
 mkdir -p out
 
 if [ -f models/scenes/model_index.json ]; then
-  "$program" generate --prompt "$prompt" --seed 7 -o out/demo.png
+  "$program" generate --prompt "$prompt" --seed 9 -o out/demo.png
   echo "The picture of \"$prompt\": $PWD/out/demo.png"
 else
   echo "demo: models/scenes is not there; using the test fixture, whose weights are random:"

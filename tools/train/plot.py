@@ -13,17 +13,20 @@ import matplotlib.pyplot as plt
 
 
 def main() -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+    logs = {name: json.loads(Path(name).read_text()) for name in sys.argv[2:]}
+    both = any("psnr_db" in log for log in logs.values())
+    figure, axes = plt.subplots(1, 1 + both, figsize=(4.5 + 4.5 * both, 3.2), squeeze=False)
+    left, right = axes[0][0], axes[0][-1]
     done = 0
-    for name in sys.argv[2:]:
-        log = json.loads(Path(name).read_text())
+    for name, log in logs.items():
         steps, loss = [row[0] for row in log["rows"]], [row[2] for row in log["rows"]]
         if "psnr_db" in log:
             left.plot(steps, loss)
         else:
             right.plot([done + s for s in steps[1:]], loss[1:], label=Path(name).stem)
             done += log["steps"]
-    left.set(title="autoencoder: mean absolute error", xlabel="step", yscale="log")
+    if both:
+        left.set(title="autoencoder: mean absolute error", xlabel="step", yscale="log")
     right.set(title="transformer: velocity error", xlabel="step", yscale="log")
     right.legend()
     figure.tight_layout()
