@@ -30,6 +30,9 @@ struct SparsityConfig {
     int full_step_every = 10;        ///< at least 1
     int block_mask_cache = 2;        ///< from step 10 on, features are chosen on every such step, >= 1
     int first_n_dense_layers = 2;
+
+    /// Ours: ascending, with step 0; takes the place of full_step_every.
+    std::optional<std::vector<int>> full_step_schedule;
     bool operator==(const Mlp&) const = default;
   };
   struct Patchify {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <utility>
 #include <vector>
 
 namespace chipmunk {
@@ -44,17 +45,20 @@ std::optional<ConfigConflict> find_conflict(const SparsityConfig& config) {
   if (!is_strictly_ascending(config.step_caching.skip_step_schedule)) {
     return ConfigConflict{"step_caching.skip_step_schedule", "expected ascending steps"};
   }
-  if (!config.attn.full_step_schedule) return std::nullopt;
-  const std::vector<int>& full_steps = *config.attn.full_step_schedule;
-  const std::string path = "attn.full_step_schedule";
-  if (!is_strictly_ascending(full_steps)) return ConfigConflict{path, "expected ascending steps"};
-  if (full_steps.empty() || full_steps.front() != 0) {
-    return ConfigConflict{path, "expected step 0 in the list: the first step has nothing to build on"};
+  for (const auto& [path, schedule] : {std::pair("mlp.full_step_schedule", &config.mlp.full_step_schedule),
+                                       std::pair("attn.full_step_schedule", &config.attn.full_step_schedule)}) {
+    if (!*schedule) continue;
+    const std::vector<int>& full_steps = **schedule;
+    if (!is_strictly_ascending(full_steps)) return ConfigConflict{path, "expected ascending steps"};
+    if (full_steps.empty() || full_steps.front() != 0) {
+      return ConfigConflict{path, "expected step 0 in the list: the first step has nothing to build on"};
+    }
   }
   if (const std::optional<int> step = first_step_without_columns(config)) {
-    return ConfigConflict{path, fmt::format("expected a second full step by step {}, the first sparse one: it has no "
-                                            "columns yet",
-                                            *step)};
+    return ConfigConflict{"attn.full_step_schedule",
+                          fmt::format("expected a second full step by step {}, the first sparse one: it has no "
+                                      "columns yet",
+                                      *step)};
   }
   return std::nullopt;
 }

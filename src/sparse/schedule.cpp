@@ -28,7 +28,8 @@ class StepPlanner {
   void plan(Step& step, bool is_last) {
     const SparsityConfig::StepCaching& caching = config_.step_caching;
     const AttentionStep attention = attention_at(step.index);
-    const bool full_mlp = step.index % config_.mlp.full_step_every == 0;
+    const bool full_mlp = config_.mlp.full_step_schedule ? contains(*config_.mlp.full_step_schedule, step.index)
+                                                         : step.index % config_.mlp.full_step_every == 0;
     const bool renews = step.index == 0 || attention == AttentionStep::kRefresh ||
                         attention == AttentionStep::kRecache || (config_.mlp.is_enabled && full_mlp);
     const bool listed = caching.is_enabled && caching.mode == StepCachingMode::kList &&
@@ -70,6 +71,22 @@ class StepPlanner {
   bool chose_columns_ = false, chose_features_ = false;
   std::vector<int> kept_skips_;
 };
+
+/// Where no sparse step follows before the next full one (or the end), nothing reads what a full step would keep: it
+/// is only dense. The columns that have to last (recompute_mask: false) are chosen all the same.
+void drop_unread_caches(const SparsityConfig::Attn& attn, std::vector<Step>& steps) {
+  bool chose_columns = false;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const AttentionStep kind = steps[i].attention;
+    if (kind != AttentionStep::kRefresh && kind != AttentionStep::kRecache) continue;
+    const bool lasting = kind == AttentionStep::kRefresh && !attn.recompute_mask && !chose_columns;
+    chose_columns = true;
+    size_t next = i + 1;
+    while (next < steps.size() && steps[next].attention == AttentionStep::kSkip) ++next;
+    const bool read = next < steps.size() && steps[next].attention == AttentionStep::kSparse;
+    if (!read && !lasting) steps[i].attention = AttentionStep::kDense;
+  }
+}
 
 std::vector<std::string> make_notices(const SparsityConfig& config, int num_layers, const std::vector<int>& kept) {
   std::vector<std::string> notices;
@@ -113,6 +130,7 @@ DenoisingSchedule DenoisingSchedule::sparse(const std::vector<float>& sigmas, co
   DenoisingSchedule schedule = dense(sigmas);
   StepPlanner planner(config);
   for (Step& step : schedule.steps_) planner.plan(step, &step == &schedule.steps_.back());
+  drop_unread_caches(config.attn, schedule.steps_);
   schedule.dense_attention_layers_ = config.attn.first_n_dense_layers;
   schedule.dense_mlp_layers_ = config.mlp.first_n_dense_layers;
   schedule.notices_ = make_notices(config, num_layers, planner.kept_skips());

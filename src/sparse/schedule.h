@@ -40,7 +40,9 @@ class DenoisingSchedule {
   /// - Attention: step 0 is dense. Full steps are 0, 1 and every full_step_every-th, or those of full_step_schedule;
   ///   the first one after step 0 refreshes, later ones refresh or, without recompute_mask, recache; the others are
   ///   sparse.
-  /// - MLP: every full_step_every-th step is full. The others choose features anew, except that from step 10 on only
+  ///   A full step whose cache no sparse step would read (the next one is full too, or there is none) is dense.
+  /// - MLP: every full_step_every-th step is full, or those of its full_step_schedule. The others choose features anew,
+  /// except that from step 10 on only
   ///   those on a multiple of block_mask_cache do; the first sparse step always does.
   /// - Skips: the listed steps. Step 0 and steps that renew a cache (refresh, recache, full MLP) are never skipped: a
   ///   listed one runs, with a notice; the adaptive mode may skip neither those nor the last step.

@@ -8,10 +8,10 @@
 #include <string>
 
 #include "core/philox.h"
+#include "core/random_columns.h"
 #include "io/config.h"
 #include "io/safetensors.h"
 #include "sparse/column_mask.h"
-#include "core/random_columns.h"
 #include "sparse_test_util.h"
 
 namespace chipmunk {

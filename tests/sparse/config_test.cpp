@@ -212,7 +212,7 @@ TEST(EditDistance, CountsEdits) {
   EXPECT_EQ(edit_distance("kitten", "sitting"), 3);
   EXPECT_EQ(edit_distance("top_keys", "top_keys"), 0);
   EXPECT_EQ(nearest_key("attn", "topkeys"), "attn.top_keys");
-  EXPECT_EQ(nearest_key("mlp", "full_step_schedul"), "attn.full_step_schedule");
+  EXPECT_EQ(nearest_key("mlp", "recompute_mas"), "attn.recompute_mask");
 }
 
 }  // namespace

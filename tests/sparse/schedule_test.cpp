@@ -140,13 +140,37 @@ TEST(Schedule, AttentionAndMlpAlone) {
   EXPECT_EQ(mlp_letters(make(config)), "fsssssssssfrs");
 }
 
+TEST(Schedule, KeepsCachesOnlyWhereASparseStepReadsThem) {
+  SparsityConfig config = SparsityConfig::preset("flux");
+  config.attn.full_step_schedule = std::vector<int>{0, 1, 2, 3, 6, 7, 9};
+  config.attn.recompute_mask = true;
+  EXPECT_EQ(attention_letters(make(config, 10)), "dddrssdrsd");
+  // Without recompute_mask the first choice of columns is the one that lasts.
+  config.attn.recompute_mask = false;
+  EXPECT_EQ(attention_letters(make(config, 10)), "drdcssdcsd");
+  // Between two full steps a skip reads nothing.
+  config.step_caching.is_enabled = true;
+  config.step_caching.skip_step_schedule = {4, 5};
+  EXPECT_EQ(attention_letters(make(config, 10)).substr(0, 7), "drdd--d");
+}
+
+TEST(Schedule, MlpFullStepsFromAList) {
+  SparsityConfig config = SparsityConfig::preset("flux");
+  config.mlp.full_step_schedule = std::vector<int>{0, 1, 2, 7};
+  const DenoisingSchedule schedule = make(config, 9);
+  for (const Step& step : schedule.steps()) {
+    const bool full = step.index <= 2 || step.index == 7;
+    EXPECT_EQ(step.mlp, full ? MlpStep::kFull : MlpStep::kSparseSelect) << step.index;
+  }
+}
+
 TEST(Schedule, IntervalsOfOneAreFullEverywhere) {
   SparsityConfig config = SparsityConfig::preset("flux");
   config.attn.full_step_every = config.mlp.full_step_every = 1;
-  EXPECT_EQ(attention_letters(make(config, 4)), "drcc");
+  EXPECT_EQ(attention_letters(make(config, 4)), "drdd");
   EXPECT_EQ(mlp_letters(make(config, 4)), "ffff");
   config.attn.recompute_mask = true;
-  EXPECT_EQ(attention_letters(make(config, 4)), "drrr");
+  EXPECT_EQ(attention_letters(make(config, 4)), "dddd");
 }
 
 TEST(Schedule, SkipsNeverLandOnStepsThatRenewACache) {
