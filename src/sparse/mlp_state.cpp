@@ -85,13 +85,14 @@ void SparseMlpState::forward(const Context& context, MlpStep kind, int step, con
   if (kind == MlpStep::kFull) {
     full(context, x, weights);
   } else {
-    const bool ready = !activations_.empty() && (kind == MlpStep::kSparseSelect || !features_.indices.empty());
-    if (!ready) {
+    if (activations_.empty()) {
       throw Error(ErrorCode::kInvalidArgument,
-                  "a sparse step (" + std::string(to_string(kind)) + ") needs an earlier full step and features",
-                  "sparse MLP");
+                  "a sparse step (" + std::string(to_string(kind)) + ") needs an earlier full step", "sparse MLP");
     }
-    if (kind == MlpStep::kSparseSelect) choose_features(context, step, x, weights, random_features);
+    // Adaptive step caching may have skipped the step that was to choose first.
+    if (kind == MlpStep::kSparseSelect || features_.indices.empty()) {
+      choose_features(context, step, x, weights, random_features);
+    }
     ops::column_mlp_into(context, x, weights.first, weights.activation, weights.second_transposed, features_,
                          activations_, output_);
   }

@@ -193,6 +193,27 @@ TEST_F(SparseGeneration, AdaptiveCachingFollowsItsThreshold) {
   EXPECT_EQ(skips("10"), 9);
 }
 
+TEST_F(SparseGeneration, ASkippedChoiceOfFeaturesIsMadeLater) {
+  const auto pipeline = load_model();
+  // Step 11 reuses features on every odd step; step 10, the first sparse one, is skipped.
+  Recorder recorder;
+  const GenerateResult result = pipeline->generate(
+      request(64, 64, 14,
+              config("attn: {is_enabled: false}\nmlp: {is_enabled: true, top_keys: 0.3, first_n_dense_layers: 0, "
+                     "full_step_schedule: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}\n"
+                     "step_caching: {is_enabled: true, skip_step_schedule: [10]}\n")),
+      recorder);
+  EXPECT_EQ(result.steps[10].mlp, "skip");
+  EXPECT_EQ(result.steps[11].mlp, "select");
+  const GenerateResult adaptive = pipeline->generate(
+      request(64, 64, 14,
+              config("attn: {is_enabled: false}\nmlp: {is_enabled: true, top_keys: 0.3, first_n_dense_layers: 0, "
+                     "full_step_schedule: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}\n"
+                     "step_caching: {is_enabled: true, mode: adaptive, threshold: 0.12}\n")),
+      recorder);
+  EXPECT_EQ(adaptive.steps.size(), 14u);
+}
+
 TEST_F(SparseGeneration, LeavesNothingBehind) {
   const std::string both = config(
       "attn: {is_enabled: true, top_keys: 0.2, random_keys: 0.05, full_step_every: 3, first_n_dense_layers: 0}\n"
