@@ -112,8 +112,8 @@ TEST(Ssim, APictureIsLikeItself) {
 }
 
 TEST(Ssim, ConstantPicturesDifferInLuminanceAlone) {
-  // (2 * 100 * 150 + 6.5025) / (100^2 + 150^2 + 6.5025)
-  EXPECT_NEAR(ssim(constant(11, 11, 100, 100, 100), constant(11, 11, 150, 150, 150)), 0.92309215, 1e-8);
+  // (2 * 100 * 150 + C1) / (100^2 + 150^2 + C1)
+  EXPECT_NEAR(ssim(constant(11, 11, 100, 100, 100), constant(11, 11, 150, 150, 150)), 30006.5025 / 32506.5025, 1e-12);
   // Luma 0.299 * 255 = 76.245 against 0: 6.5025 / (76.245^2 + 6.5025).
   EXPECT_NEAR(ssim(constant(20, 12, 255, 0, 0), constant(20, 12, 0, 0, 0)), 6.5025 / (76.245 * 76.245 + 6.5025), 1e-9);
 }
