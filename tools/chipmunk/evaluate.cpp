@@ -7,10 +7,10 @@
 #include <system_error>
 #include <vector>
 
-#include "backend.h"
 #include "chipmunk/error.h"
 #include "commands.h"
 #include "console.h"
+#include "device_option.h"
 #include "evaluation/contact_sheet.h"
 #include "evaluation/score.h"
 #include "interrupt.h"
@@ -97,9 +97,7 @@ Judge judge_folder(const EvaluateOptions& options) {
 Judge generate_and_judge(const EvaluateOptions& options, const fs::path& model, ProgressPrinter* progress) {
   std::vector<SceneSpec> scenes = load_suite(model / "suite.json");
   if (options.limit > 0) scenes.resize(std::min(scenes.size(), static_cast<size_t>(options.limit)));
-  const Device device = options.device == "auto"
-                            ? Device{cuda_device_count() > 0 ? DeviceKind::kCuda : DeviceKind::kCpu, 0}
-                            : parse_device(options.device);
+  const Device device = choose_device(options.device);
   progress->line("loading " + model.string() + " on " + to_string(device));
   ModelFiles files;
   files.model = model;

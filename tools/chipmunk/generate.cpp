@@ -11,10 +11,10 @@
 #include <utility>
 #include <vector>
 
-#include "backend.h"
 #include "chipmunk/error.h"
 #include "commands.h"
 #include "console.h"
+#include "device_option.h"
 #include "interrupt.h"
 #include "io/png.h"
 #include "json_output.h"
@@ -33,16 +33,6 @@ using Clock = std::chrono::steady_clock;
 
 double milliseconds_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
-
-Device choose_device(const std::string& name) {
-  if (name == "auto") return {cuda_device_count() > 0 ? DeviceKind::kCuda : DeviceKind::kCpu, 0};
-  try {
-    return parse_device(name);
-  } catch (const Error&) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "--device: expected auto, cpu, cuda or cuda:<index>, found \"" + name + "\"");
-  }
 }
 
 /// The files to load, the default model where nothing is named.

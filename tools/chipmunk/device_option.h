@@ -1,0 +1,13 @@
+#pragma once
+
+#include <string>
+
+#include "chipmunk/device.h"
+
+namespace chipmunk::cli {
+
+/// The device that --device names; "auto" is the first CUDA device, or the CPU where there is none. Throws
+/// kInvalidArgument for anything that is no device's name.
+Device choose_device(const std::string& name);
+
+}  // namespace chipmunk::cli
