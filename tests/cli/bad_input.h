@@ -41,5 +41,6 @@ std::vector<BadInput> bad_configs();
 std::vector<BadInput> bad_weights();
 std::vector<BadInput> bad_tokenizers();
 std::vector<BadInput> bad_sparsity();
+std::vector<BadInput> bad_comparisons();
 
 }  // namespace chipmunk::testing

@@ -67,6 +67,7 @@ INSTANTIATE_TEST_SUITE_P(Configs, BadInputs, ::testing::ValuesIn(bad_configs()),
 INSTANTIATE_TEST_SUITE_P(Weights, BadInputs, ::testing::ValuesIn(bad_weights()), case_name);
 INSTANTIATE_TEST_SUITE_P(Tokenizers, BadInputs, ::testing::ValuesIn(bad_tokenizers()), case_name);
 INSTANTIATE_TEST_SUITE_P(Sparsity, BadInputs, ::testing::ValuesIn(bad_sparsity()), case_name);
+INSTANTIATE_TEST_SUITE_P(Comparisons, BadInputs, ::testing::ValuesIn(bad_comparisons()), case_name);
 
 // Root writes everywhere, so that this says nothing for root.
 TEST(ReadOnlyFolder, IsReportedBeforeAnythingIsComputed) {

@@ -60,6 +60,19 @@ constexpr const char* kScheduleExamples = R"(Examples:
   chipmunk schedule -m FLUX.1-dev -W 768 -H 512 --json
   chipmunk schedule --steps 50 --sparsity flux)";
 
+constexpr const char* kCompareExamples = R"(Output folder:
+  dense/000.png, VARIANT/000.png, ...  the pictures; picture i uses seed + i
+  side_by_side/VARIANT/000.png, ...    dense, sparse and eight times their difference
+  prompts.txt                          one line a picture
+  compare.json, report.html            all numbers; tables and plots
+
+Examples:
+  chipmunk compare -p "a red circle above a blue square" --sparsity demo
+  chipmunk compare --suite scenes --limit 20 --sparsity demo --sparsity mine.yml
+  chipmunk compare -m FLUX.1-dev --prompts prompts.txt --steps 50 --sparsity flux
+
+Exit codes: 0 done, 2 bad use, 1 any other error, 130 stopped by Ctrl-C.)";
+
 constexpr const char* kSparsityExamples = R"(Examples:
   chipmunk sparsity show
   chipmunk sparsity show flux > mine.yml
@@ -285,6 +298,67 @@ void add_evaluate(CLI::App* app, ParsedCommand* command) {
   evaluate->callback([command, options] { command->run = [options] { return run_evaluate(*options); }; });
 }
 
+void add_compare_prompts(CLI::App* app, CompareOptions* options) {
+  auto* prompt = app->add_option_function<std::string>(
+      "-p,--prompt",
+      [options](const std::string& text) {
+        options->request.prompt = text;
+        options->has_prompt = true;
+      },
+      "What the picture shows");
+  prompt->option_text("TEXT")->group(kPromptGroup);
+  auto* file = add(app, "--prompts", options->prompts_file, "FILE", "Prompts, one a line", kPromptGroup);
+  file->check(check_path)->excludes(prompt);
+  auto* suite = add(app, "--suite", options->suite, "NAME",
+                    "scenes: the prompts of the model's suite.json; pictures are judged too", kPromptGroup);
+  suite->excludes(prompt)->excludes(file)->check([](const std::string& name) {
+    return name == "scenes" ? std::string() : "expected scenes, found \"" + name + "\"";
+  });
+  add(app, "--limit", options->limit, "INT [0]", "Only the first prompts; 0 for all", kPromptGroup)
+      ->check(CLI::NonNegativeNumber);
+  add(app, "--guidance,--guidance-scale", options->request.guidance_scale, "FLOAT [3.5]", "Distilled guidance",
+      kPromptGroup);
+}
+
+void add_compare(CLI::App* app, ParsedCommand* command) {
+  auto options = std::make_shared<CompareOptions>();
+  CLI::App* compare = app->add_subcommand("compare", "Make pictures dense and sparse, and measure how they differ");
+  GenerateRequest& request = options->request;
+  add(compare, "-m,--model", options->model, "DIR", "Model folder; default: the one with Chipmunk", kModelGroup)
+      ->check(check_path);
+  add_compare_prompts(compare, options.get());
+  add(compare, "--sparsity", options->sparsity, "NAME|FILE",
+      "A variant: preset or YAML file. May be given several times; all share one dense run", kPictureGroup)
+      ->required()
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->check(check_sparsity_name);
+  add(compare, "--steps", request.steps, "INT [28]", "Denoising steps, 1 to 1000", kPictureGroup);
+  add(compare, "-W,--width", request.width, "INT [0]", "Pixels; 0 for the model's native size", kPictureGroup);
+  add(compare, "-H,--height", request.height, "INT [0]", "Pixels; 0 for the model's native size", kPictureGroup);
+  compare
+      ->add_option_function<std::string>(
+          "-s,--seed", [&request](const std::string& text) { request.seed = parse_seed(text); },
+          "Picture i uses seed + i")
+      ->option_text("INT [0]")
+      ->group(kPictureGroup);
+  add(compare, "--device", options->device, "cpu|cuda[:i]|auto [auto]", "Where to compute", kMachineGroup);
+  add(compare, "--threads", options->threads, "INT [0]", "CPU threads; 0 for all cores", kMachineGroup)
+      ->check(CLI::Range(0, kMaxThreads));
+  add(compare, "-o,--output", options->output, "DIR [comparison]", "Folder for everything, see below", kOutputGroup)
+      ->check(check_path);
+  compare
+      ->add_flag_callback(
+          "--no-record", [options] { options->record = false; },
+          "Leave out what steps and layers did, whose recording takes time: for timings")
+      ->group(kOutputGroup)
+      ->option_text(" ");
+  compare->add_flag("--json", options->json, "compare.json on stdout, in place of the table")->group(kOutputGroup);
+  compare->add_flag("--quiet", options->quiet, "No progress on stderr, only notices and errors")->group(kOutputGroup);
+  compare->footer(kCompareExamples);
+  compare->callback([command, options] { command->run = [options] { return run_compare(*options); }; });
+}
+
 void add_sparsity_command(CLI::App* app, ParsedCommand* command) {
   auto name = std::make_shared<std::string>();
   CLI::App* sparsity = app->add_subcommand("sparsity", "Show and check settings of the sparse method, without a model");
@@ -338,6 +412,7 @@ ParsedCommand parse_command_line(int argc, char** argv) {
   add_inspect(&app, &command);
   add_schedule(&app, &command);
   add_evaluate(&app, &command);
+  add_compare(&app, &command);
   add_sparsity_command(&app, &command);
   app.add_subcommand("version", "Show the version, how it was built and which devices there are")->callback([&command] {
     command.run = [] { return run_version(); };

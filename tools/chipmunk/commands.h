@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "chipmunk/pipeline.h"
 
@@ -59,9 +60,27 @@ struct EvaluateOptions {
   bool quiet = false;
 };
 
+/// Makes the same pictures dense and sparse, and says how they differ.
+struct CompareOptions {
+  std::filesystem::path model;  ///< empty: the one that comes with Chipmunk
+  GenerateRequest request;      ///< picture i uses seed + i; sparsity and record are filled in
+  bool has_prompt = false;      ///< --prompt was given
+  std::filesystem::path prompts_file;
+  std::string suite;                  ///< "scenes": the prompts of the model's suite.json; empty: those above
+  std::vector<std::string> sparsity;  ///< presets or files, one a variant
+  int limit = 0;                      ///< 0: all prompts
+  bool record = true;                 ///< what steps and layers did, too
+  std::filesystem::path output = "comparison";
+  std::string device = "auto";
+  int threads = 0;
+  bool json = false;
+  bool quiet = false;
+};
+
 int run_generate(const GenerateOptions& options);
 int run_inspect(const InspectOptions& options);
 int run_evaluate(const EvaluateOptions& options);
+int run_compare(const CompareOptions& options);
 int run_schedule(const ScheduleOptions& options);
 int run_version();
 

@@ -3,7 +3,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-// The only file that includes the JSON library: the header costs seconds.
+// Together with comparison_json.cpp the only file that includes the JSON library: the header costs seconds.
 namespace chipmunk::cli {
 namespace {
 

@@ -25,6 +25,8 @@ class ProgressPrinter : public ProgressSink {
 
   /// What the following lines are about, e.g. "prompt 2/5"; may be empty.
   void set_title(std::string title) { title_ = std::move(title); }
+  /// The bar is drawn.
+  bool terminal() const { return options_.terminal; }
   /// A line of its own, unless quiet.
   void line(const std::string& text);
 
