@@ -20,7 +20,7 @@ struct AttentionShape {
 struct SparseAttentionPlan {
   AttentionShape shape;
   int64_t group_size = 192;  ///< query rows that share columns: what a block of the Hopper kernel takes
-  AttentionCombine combine = AttentionCombine::kDifference;
+  AttentionCombine combine = AttentionCombine::kMerge;
   int64_t top_k = 0;        ///< see top_k_count
   int64_t room_keys = 0;    ///< see has_room
   int64_t multiple_of = 1;  ///< of the number of columns

@@ -54,8 +54,8 @@ struct SparsityConfig {
     /// false: the top-k columns alone in every group; true: with random and static columns, for video models.
     bool should_compress_indices = true;
 
-    /// Ours: the two ways to combine; files without the key take the default.
-    AttentionCombine combine = AttentionCombine::kDifference;
+    /// Ours: which way to combine. At equal work merge is closer to dense (docs/method.md).
+    AttentionCombine combine = AttentionCombine::kMerge;
     /// Ours: all text columns are kept too where should_compress_indices is false.
     bool include_text_columns = false;
     bool operator==(const Attn&) const = default;

@@ -146,6 +146,7 @@ void compute_delta_attention(const Context& context, const CaseFolder& folder, R
   SparseAttentionPlan plan;
   plan.shape = {shape[0], shape[2], shape[1], shape[3]};
   plan.group_size = params.integer("group");
+  plan.combine = AttentionCombine::kDifference;
   plan.multiple_of = params.integer("multiple_of");
   plan.capacity = shape[2];
   const double top_keys = params.number("top_keys");

@@ -175,7 +175,7 @@ TEST(SparsityConfig, ToYamlReadsBackAsTheSame) {
   for (const char* file : {"flux.yml", "hunyuan.yml", "wan.yml"}) {
     configs.push_back(SparsityConfig::load(golden_method(std::string("configs/") + file)));
   }
-  configs.front().attn.combine = AttentionCombine::kMerge;
+  configs.front().attn.combine = AttentionCombine::kDifference;
   configs.front().step_caching.mode = StepCachingMode::kAdaptive;
   configs.front().step_caching.threshold = 0.1 + 0.2;
   configs.front().step_caching.skip_step_schedule.clear();
