@@ -142,7 +142,7 @@ TEST_F(SparseGeneration, KeepsWhatTheConfigSaysAndStaysClose) {
   // Random weights attend to everything alike: far from exact, but the cache must make it close.
   const double error = relative_error(recorder.latents.back(), dense_recorder.latents.back());
   EXPECT_GT(error, 0.0);
-  EXPECT_LT(error, 0.05);
+  EXPECT_LT(error, 0.1);
 }
 
 TEST_F(SparseGeneration, SkipsReuseTheLastHiddenStates) {
