@@ -272,9 +272,9 @@ class Comparer {
     }
     run->records.add(result.steps);
     Frames& frames = result.samples.front();
-    if (jobs_[job].scene) {
-      const SceneVerdict verdict = check_scene(analyse_picture(frames), *jobs_[job].scene);
-      run->score.add(*jobs_[job].scene, verdict);
+    if (const std::optional<SceneSpec>& scene = jobs_[job].scene) {
+      const SceneVerdict verdict = check_scene(analyse_picture(frames), *scene);
+      run->score.add(*scene, verdict);
       picture.all_correct = verdict.all_correct;
     }
     write(picture.file, frames);
