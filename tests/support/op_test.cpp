@@ -1,5 +1,6 @@
 #include "support/op_test.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -133,7 +134,7 @@ Tensor OpTest::from_floats(const Dims& shape, const std::vector<float>& values, 
 
 Tensor OpTest::from_ints(const std::vector<int32_t>& values) {
   const Tensor host = make_host_tensor({static_cast<int64_t>(values.size())}, DType::kI32);
-  std::memcpy(host.data(), values.data(), values.size() * sizeof(int32_t));
+  std::copy(values.begin(), values.end(), static_cast<int32_t*>(host.data()));
   return context().to_device(host);
 }
 
