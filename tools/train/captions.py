@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from scenes import Object, Scene
+from scenes import RELATIONS, Object, Scene
 
 # The first word of each list is the canonical one.
 SHAPE_WORDS = {
@@ -127,12 +127,31 @@ def _related(rng: random.Random, scene: Scene, name: _Namer) -> str:
 
 def caption(rng: random.Random, scene: Scene) -> str:
     """One caption; about one in eight is a bare list of the objects."""
+    return caption_with_roles(rng, scene)[0]
+
+
+def caption_with_roles(rng: random.Random, scene: Scene) -> tuple[str, list[tuple[int, list[int]]]]:
+    """One caption and, for each object, where its first mention ends (a character) and which roles the caption gives it:
+    relation r's subject is role r, its object role len(RELATIONS) + r."""
+    text, name, told = _compose(rng, scene)
+    roles: list[list[int]] = [[] for _ in scene.objects]
+    for a, relation, b in scene.relations if told else []:
+        roles[a].append(RELATIONS.index(relation))
+        roles[b].append(len(RELATIONS) + RELATIONS.index(relation))
+    lowered = text.lower()
+    ends = [lowered.find(name.bare(i)) + len(name.bare(i)) for i in range(len(scene.objects))]
+    return text, list(zip(ends, roles))
+
+
+def _compose(rng: random.Random, scene: Scene) -> tuple[str, _Namer, bool]:
+    """A caption, its objects' names and whether it tells the relations."""
     if rng.random() < 0.12:
         name = _Namer(rng, scene.objects, 0.2)
         order = rng.sample(range(len(scene.objects)), len(scene.objects))
-        return rng.choice((", ", " and ", " ")).join(name.bare(i) for i in order)
+        return rng.choice((", ", " and ", " ")).join(name.bare(i) for i in order), name, False
     name = _Namer(rng, scene.objects, 0.55)
-    if scene.relations and rng.random() < 0.95:
+    told = bool(scene.relations) and rng.random() < 0.95
+    if told:
         text = _related(rng, scene, name)
     else:
         order = rng.sample(range(len(scene.objects)), len(scene.objects))
@@ -145,7 +164,7 @@ def caption(rng: random.Random, scene: Scene) -> str:
         text = text[0].upper() + text[1:]
     if rng.random() < 0.35:
         text += "."
-    return text
+    return text, name, told
 
 
 def plain_caption(scene: Scene, with_sizes: bool, with_background: bool) -> str:

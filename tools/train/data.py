@@ -10,10 +10,25 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from captions import caption
+from captions import caption_with_roles
 from render import pack_scene
-from scenes import sample_scene
+from scenes import RELATIONS, sample_scene
 from text_tokenizers import read_clip, read_t5
+
+
+MAX_OBJECTS = 3
+
+
+def mentions(encoded, roles) -> tuple[torch.Tensor, torch.Tensor]:
+    """[B, 3] token at which each object's first mention ends, -1 for none; [B, 3, 2 R] the roles that the text gives."""
+    places = torch.full((len(roles), MAX_OBJECTS), -1, dtype=torch.int16)
+    wanted = torch.zeros(len(roles), MAX_OBJECTS, 2 * len(RELATIONS), dtype=torch.bool)
+    for row, (tokens, objects) in enumerate(zip(encoded, roles)):
+        ends = {end: index for index, (_, end) in reversed(list(enumerate(tokens.offsets)))}
+        for slot, (end, object_roles) in enumerate(objects):
+            places[row, slot] = ends.get(end, -1)
+            wanted[row, slot, object_roles] = True
+    return places, wanted
 
 
 class SceneBatches(IterableDataset):
@@ -35,9 +50,12 @@ class SceneBatches(IterableDataset):
             scenes = [sample_scene(rng, (width / short, height / short)) for _ in range(count)]
             out = {"size": (height, width), "packed": torch.from_numpy(np.stack([pack_scene(s) for s in scenes]))}
             if self.captions:
-                texts = [caption(rng, s) for s in scenes]
+                captions = [caption_with_roles(rng, s) for s in scenes]
+                texts = [text for text, _ in captions]
+                encoded = t5.encode_batch(texts)
                 out["clip"] = torch.tensor([e.ids for e in clip.encode_batch(texts)], dtype=torch.int16)
-                out["t5"] = torch.tensor([e.ids for e in t5.encode_batch(texts)], dtype=torch.int16)
+                out["t5"] = torch.tensor([e.ids for e in encoded], dtype=torch.int16)
+                out["mentions"], out["roles"] = mentions(encoded, [roles for _, roles in captions])
             yield out
 
 

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 import render as drawing
 from data import batches
@@ -23,10 +24,12 @@ from export import default_configs, load_part, new_part, save_frame, save_part
 from optimiser import Average, Muon, rate_factor, split_parameters
 from render import add_noise
 from sample import DEMO_PROMPTS, Sampler, pack, save_pictures, shifted
+from scenes import RELATIONS
 from transformer import image_ids
 
 TRAINED = ("transformer", "text_encoder", "text_encoder_2")
 DROP_SHARE = 0.12  # of captions replaced by the empty one
+ROLES = 2 * len(RELATIONS)
 
 
 def parse() -> argparse.Namespace:
@@ -46,6 +49,7 @@ def parse() -> argparse.Namespace:
     a.add_argument("--average", type=float, default=0.998)
     a.add_argument("--state", type=Path, help="file with all of the training's state: read where it exists, then written")
     a.add_argument("--noise-odds", type=float, default=2.0, help="how much to favour high noise levels at 256 tokens")
+    a.add_argument("--role-weight", type=float, default=0.05, help="of the text encoder's own loss, see RoleReader")
     a.add_argument("--text-lengths", type=int, nargs="+", default=[64, 64, 64, 128, 128], help="drawn for each batch")
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--workers", type=int, default=14)
@@ -103,8 +107,27 @@ class Latents:
         return pack((mean - self.shift) * self.scale)
 
 
-def predict(models, batch: dict, guidance):
-    text = models["text_encoder_2"](batch["t5"])
+class RoleReader(torch.nn.Module):
+    """Reads from the T5 feature of an object's first mention which relations the caption puts it in.
+
+    Used in training alone. The picture's loss teaches the encoder who is left of whom only slowly (a probe found it in
+    57 % of the cases after 40 minutes); asked directly, it learns that in a few hundred steps.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.read = torch.nn.Linear(width, ROLES)
+
+    def forward(self, text, batch: dict):
+        places = batch["mentions"].long()
+        known = (places >= 0) & (places < text.shape[1]) & ~batch["dropped"]
+        features = text.gather(1, places.clamp(0, text.shape[1] - 1).unsqueeze(-1).expand(-1, -1, text.shape[2]))
+        error = F.binary_cross_entropy_with_logits(self.read(features).float(), batch["roles"].float(), reduction="none")
+        return (error.sum(-1) * known).sum() / known.sum().clamp(min=1)
+
+
+def predict(models, batch: dict, guidance, text=None):
+    text = models["text_encoder_2"](batch["t5"]) if text is None else text
     pooled = models["text_encoder"](batch["clip"])[1]
     return models["transformer"](batch["noisy"], text, pooled, batch["sigma"], batch["ids"], guidance)
 
@@ -129,6 +152,7 @@ def make_batch(raw: dict, latents: Latents, empty: dict, device: str, drop: bool
     length = args.text_lengths[int(torch.randint(len(args.text_lengths), ()))]
     t5 = raw["t5"].to(device, non_blocking=True).long()[:, :length]
     clip = raw["clip"].to(device, non_blocking=True).long()
+    dropped = torch.zeros(count, 1, dtype=torch.bool, device=device)
     if drop:
         dropped = torch.rand(count, 1, device=device) < DROP_SHARE
         t5, clip = torch.where(dropped, empty["t5"][:, :length], t5), torch.where(dropped, empty["clip"], clip)
@@ -138,6 +162,7 @@ def make_batch(raw: dict, latents: Latents, empty: dict, device: str, drop: bool
     return {
         "t5": t5, "clip": clip, "sigma": sigma, "noisy": (1 - view) * clean + view * noise,
         "target": noise - clean, "ids": image_ids(height // 16, width // 16, device), "length": length,
+        "dropped": dropped, "mentions": raw["mentions"].to(device), "roles": raw["roles"].to(device),
     }  # fmt: skip
 
 
@@ -153,14 +178,16 @@ def guided_target(teacher, batch: dict, empty: dict, guidance, slope: float):
     return torch.where(effective > 0, target, batch["target"])
 
 
-def state_of(models, muon, adam, average) -> dict:
+def state_of(models, reader, muon, adam, average) -> dict:
     return {
+        "reader": reader.state_dict(),
         "models": {name: model.state_dict() for name, model in models.items()},
         "muon": muon.buffers, "adam": adam.state_dict(), "average": average.values, "updates": average.updates,
     }  # fmt: skip
 
 
-def restore(state: dict, models, muon, adam, average) -> None:
+def restore(state: dict, models, reader, muon, adam, average) -> None:
+    reader.load_state_dict(state["reader"])
     for name, model in models.items():
         model.load_state_dict(state["models"][name])
     muon.buffers = state["muon"]
@@ -213,12 +240,14 @@ def main() -> None:
         "clip": torch.tensor([sampler.clip.encode("").ids], device=device),
         "t5": torch.tensor([sampler.t5.encode("").ids], device=device),
     }
+    reader = RoleReader(configs["text_encoder_2"]["d_model"]).to(device)
     matrices, rest = split_parameters(models)
+    rest = [*rest, *reader.parameters()]
     muon = Muon(matrices)
     adam = torch.optim.AdamW(rest, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=device == "cuda")
     average = Average(models, args.average)
     if args.state and args.state.exists():
-        restore(torch.load(args.state, map_location=device, weights_only=False), models, muon, adam, average)
+        restore(torch.load(args.state, map_location=device, weights_only=False), models, reader, muon, adam, average)
     teacher, start, step, log, total, last = None, time.time(), 0, [], None, 0
     while (elapsed := time.time() - start) < args.seconds:
         progress = elapsed / args.seconds
@@ -239,18 +268,21 @@ def main() -> None:
             if teacher is not None:
                 guidance = 1 + 5 * torch.rand_like(guidance) * (torch.rand_like(guidance) < 0.85)
                 target = guided_target(teacher, batch, empty, guidance, args.guidance_slope)
-            loss = (predict(models, batch, guidance).float() - target).pow(2).mean()
+            text = models["text_encoder_2"](batch["t5"])
+            loss = (predict(models, batch, guidance, text).float() - target).pow(2).mean()
+            role_loss = reader(text, batch)
         for p in (*matrices, *rest):
             p.grad = None
-        loss.backward()
+        (loss + args.role_weight * role_loss).backward()
         torch.nn.utils.clip_grad_norm_(rest, 1.0)
         muon.step(rate)
         adam.step()
         average.update()
-        total = loss.detach() if total is None else total + loss.detach()
+        both = torch.stack((loss.detach(), role_loss.detach()))
+        total = both if total is None else total + both
         step += 1
         if step % 50 == 0 or step == 5:
-            log.append([step, time.time() - start, total.item() / (step - last), rate])
+            log.append([step, time.time() - start, *(total / (step - last)).tolist(), rate])
             total, last = None, step
             if step % 250 == 0 or step <= 50:
                 print("flux", *(f"{v:.5g}" for v in log[-1]), flush=True)
@@ -259,8 +291,8 @@ def main() -> None:
     print(f"trained {step} steps in {time.time() - start:.0f} s", flush=True)
     export(args, average, configs, vae, vae_config)
     if args.state:
-        torch.save(state_of(models, muon, adam, average), args.state)
-    record = {"columns": ["step", "seconds", "loss", "rate"], "rows": log, "steps": step}
+        torch.save(state_of(models, reader, muon, adam, average), args.state)
+    record = {"columns": ["step", "seconds", "loss", "role_loss", "rate"], "rows": log, "steps": step}
     record["arguments"] = {k: str(v) for k, v in vars(args).items()}
     (args.out / "flux_log.json").write_text(json.dumps(record))
     save_grids(args, vae_config, device, teacher is not None)
