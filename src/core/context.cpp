@@ -48,9 +48,10 @@ Tensor Context::to_device(const Tensor& host) const {
   Tensor dense = host.is_contiguous() ? host : dense_host_copy(host);
   if (device().kind == DeviceKind::kCpu) return dense;
   const Tensor result = empty(host.shape(), host.dtype());
-  runtime_->copy(result.data(), device(), dense.data(), Device{}, dense.bytes(), StreamKind::kCompute);
-  // The source is ordinary memory that the caller may free at once.
-  runtime_->synchronize();
+  // The source is the caller's, who may free or change it at once; pinned memory may be released under way.
+  const std::shared_ptr<Storage> staging = runtime_->allocate_pinned(dense.bytes());
+  if (dense.bytes() > 0) std::memcpy(staging->data(), dense.data(), dense.bytes());
+  runtime_->copy(result.data(), device(), staging->data(), Device{}, dense.bytes(), StreamKind::kCompute);
   return result;
 }
 

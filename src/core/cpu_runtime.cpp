@@ -1,4 +1,5 @@
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <string>
 
@@ -19,6 +20,15 @@ struct Usage {
     while (seen < now && !peak.compare_exchange_weak(seen, now)) {
     }
   }
+};
+
+/// Commands run at once, so an event is the moment of its making.
+class CpuEvent : public Event {
+ public:
+  std::chrono::steady_clock::time_point time() const { return time_; }
+
+ private:
+  std::chrono::steady_clock::time_point time_ = std::chrono::steady_clock::now();
 };
 
 class CpuRuntime : public DeviceRuntime {
@@ -46,8 +56,13 @@ class CpuRuntime : public DeviceRuntime {
   void copy(void* destination, Device, const void* source, Device, size_t bytes, StreamKind) override {
     if (bytes != 0) std::memmove(destination, source, bytes);
   }
-  std::unique_ptr<Event> record(StreamKind) override { return std::make_unique<Event>(); }
+  std::unique_ptr<Event> record(StreamKind) override { return std::make_unique<CpuEvent>(); }
   void wait(StreamKind, const Event&) override {}
+  void synchronize(const Event&) override {}
+  double elapsed_ms(const Event& begin, const Event& end) override {
+    const auto time = [](const Event& event) { return static_cast<const CpuEvent&>(event).time(); };
+    return std::chrono::duration<double, std::milli>(time(end) - time(begin)).count();
+  }
   void synchronize() override {}
   void* native_stream(StreamKind) const override { return nullptr; }
 

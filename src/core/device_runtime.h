@@ -32,7 +32,8 @@ class DeviceRuntime {
   /// Memory for tensors, 64-byte aligned at least, in the order of the compute stream: freeing never waits.
   /// Throws kOutOfMemory beyond the cap or when the device has none left. bytes may be 0.
   virtual std::shared_ptr<Storage> allocate(size_t bytes) = 0;
-  /// Host memory from a pool that transfers can use directly (page-locked on a GPU).
+  /// Host memory from a pool that transfers can use directly (page-locked on a GPU). It may be released while a queued
+  /// transfer still uses it: it is handed out again only after that.
   virtual std::shared_ptr<Storage> allocate_pinned(size_t bytes) = 0;
   virtual MemoryStatistics memory() const = 0;
   virtual void reset_peak() = 0;
@@ -43,6 +44,10 @@ class DeviceRuntime {
                     size_t bytes, StreamKind stream) = 0;
   virtual std::unique_ptr<Event> record(StreamKind stream) = 0;
   virtual void wait(StreamKind stream, const Event& event) = 0;
+  /// Blocks the host until the event has passed.
+  virtual void synchronize(const Event& event) = 0;
+  /// Milliseconds between two events that have passed.
+  virtual double elapsed_ms(const Event& begin, const Event& end) = 0;
   /// Blocks the host until everything queued on both streams is done.
   virtual void synchronize() = 0;
   /// The native handle (cudaStream_t), or nullptr on the CPU.

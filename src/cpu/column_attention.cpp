@@ -64,7 +64,8 @@ RowWeights row_weights(const ColumnAttentionParams& params, const QueryGroup& gr
     case ColumnEpilogue::kMerge: {
       const float rest = params.lse_rest[lse_index];
       const float largest = std::max(rest, lse);
-      if (largest == -kInfinity) return {0.0f, 0.0f};
+      // Not by the larger one, which hides a NaN.
+      if (rest == -kInfinity && lse == -kInfinity) return {0.0f, 0.0f};
       const float total = std::exp(rest - largest) + std::exp(lse - largest);
       const float residual = rest == -kInfinity ? 0.0f : std::exp(params.lse_all[lse_index] - largest) / total;
       return {residual, std::exp(lse - largest) / total};

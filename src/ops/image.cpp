@@ -26,10 +26,11 @@ Conv2dOptions Conv2dOptions::same(const Conv2d& layer, Tensor residual) {
 }
 
 Conv2d make_conv2d(const Context& context, const Tensor& weight, const Tensor& bias) {
-  check_present(context, weight, "make_conv2d: weight");
   if (weight.rank() != 4) fail_shape("make_conv2d: weight", "rank 4 [C_out, C_in, height, width]", weight);
-  check_optional_shape(context, bias, {weight.dim(0)}, "make_conv2d: bias");
-  return {to_dense(context, weight.permute({0, 2, 3, 1}), context.activation_dtype()), bias};
+  const Tensor on_device = context.to_device(weight);
+  const Tensor bias_on_device = bias ? context.to_device(bias) : bias;
+  check_optional_shape(context, bias_on_device, {weight.dim(0)}, "make_conv2d: bias");
+  return {to_dense(context, on_device.permute({0, 2, 3, 1}), context.activation_dtype()), bias_on_device};
 }
 
 Tensor conv2d(const Context& context, const Tensor& x, const Conv2d& layer, const Conv2dOptions& options) {

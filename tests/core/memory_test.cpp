@@ -55,6 +55,14 @@ TEST(CpuRuntime, TheLimitIsAnErrorThatSaysSo) {
   EXPECT_NO_THROW(runtime->allocate(400));
 }
 
+TEST(CpuRuntime, EventsTellTime) {
+  const std::shared_ptr<DeviceRuntime> runtime = make_cpu_runtime(0);
+  const auto begin = runtime->record(StreamKind::kCompute);
+  const auto end = runtime->record(StreamKind::kCompute);
+  runtime->synchronize(*end);
+  EXPECT_GE(runtime->elapsed_ms(*begin, *end), 0.0);
+}
+
 TEST(Context, CopiesStridedTensorsToDenseHostMemory) {
   const Context context(make_cpu_runtime(0), nullptr, DType::kF32);
   const Tensor tensor = context.empty({3, 4});

@@ -55,6 +55,8 @@ class GuardedRuntime : public DeviceRuntime {
   }
   std::unique_ptr<Event> record(StreamKind stream) override { return inner().record(stream); }
   void wait(StreamKind stream, const Event& event) override { inner().wait(stream, event); }
+  void synchronize(const Event& event) override { inner().synchronize(event); }
+  double elapsed_ms(const Event& begin, const Event& end) override { return inner().elapsed_ms(begin, end); }
   void synchronize() override { inner().synchronize(); }
   void* native_stream(StreamKind stream) const override { return inner().native_stream(stream); }
 

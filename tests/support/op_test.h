@@ -55,7 +55,7 @@ class OpTest : public ::testing::Test {
   Array read(const Tensor& tensor);
 
   /// Epsilon of the activations' dtype: half a unit in the last place of 1.
-  double epsilon() const { return context().activation_dtype() == DType::kF32 ? 0x1p-24 : 0x1p-9; }
+  double epsilon() const { return context().activation_dtype() == DType::kF32 ? 0x1p-24 : 0x1p-8; }
 
   /// |got - value| <= factor * epsilon * (magnitude + |value|) everywhere; NaN only where NaN is expected.
   void expect_close(const Array& got, const Reference& expected, double factor);
