@@ -4,6 +4,9 @@ option(CHIPMUNK_BUILD_BENCH "Build the benchmarks" ${PROJECT_IS_TOP_LEVEL})
 option(CHIPMUNK_WARNINGS_AS_ERRORS "Treat warnings as errors" ON)
 set(CHIPMUNK_CUDA AUTO CACHE STRING "CUDA backend: AUTO (where the toolkit is found), ON, OFF")
 set_property(CACHE CHIPMUNK_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(CHIPMUNK_CUDA_FLAGS
+  -gencode=arch=compute_80,code=[sm_80,compute_80] -gencode=arch=compute_90a,code=sm_90a
+  CACHE STRING "nvcc's flags that say which GPUs are built for: compute capability 8.x, Hopper, and newer ones by PTX")
 set(CHIPMUNK_SANITIZE "" CACHE STRING "Sanitizers, e.g. address,undefined")
 
 if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
@@ -31,6 +34,8 @@ target_compile_options(chipmunk_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow>
   $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-restrict>
   $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${CHIPMUNK_WARNINGS_AS_ERRORS}>>:-Werror>)
+target_compile_options(chipmunk_options INTERFACE
+  $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${CHIPMUNK_WARNINGS_AS_ERRORS}>>:-Werror=all-warnings>)
 if(CHIPMUNK_SANITIZE)
   target_compile_options(chipmunk_options INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${CHIPMUNK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer>)

@@ -18,6 +18,7 @@ THIRD_PARTY = {
     "CLI/": ({"tools"}, False),
     "dnnl": ({"cpu", "bench"}, True),
     "oneapi/dnnl": ({"cpu", "bench"}, True),
+    "cublas": ({"cuda", "bench"}, True),
     "hwy/": ({"cpu", "tests"}, True),
     "omp.h": ({"cpu", "bench", "tests"}, True),
     "sentencepiece": ({"text"}, True),

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <memory>
+
+#include "backend.h"
+#include "cuda/cuda_device.h"
+
+namespace chipmunk::cuda {
+
+class Matmul;
+
+/// Every op on one NVIDIA GPU: activations in bf16, arithmetic in f32 (docs/architecture.md, "Numerics"). Work is
+/// queued on the context's compute stream; nothing waits, and no launch depends on what a device computed.
+class CudaBackend : public Backend {
+ public:
+  explicit CudaBackend(const DeviceProperties& device);
+  ~CudaBackend() override;
+
+  void linear(const Context& context, const LinearParams& params) override;
+  void attention(const Context& context, const AttentionParams& params) override;
+  void column_attention(const Context& context, const ColumnAttentionParams& params) override;
+  void select_columns(const Context& context, const SelectColumnsParams& params) override;
+  void block_mean(const Context& context, const BlockMeanParams& params) override;
+  void select_features(const Context& context, const SelectFeaturesParams& params) override;
+  void column_mlp(const Context& context, const ColumnMlpParams& params) override;
+  void gated_add(const Context& context, const GatedAddParams& params) override;
+  void layer_norm(const Context& context, const LayerNormParams& params) override;
+  void rms_norm(const Context& context, const RmsNormParams& params) override;
+  void qk_norm_rope(const Context& context, const QkNormRopeParams& params) override;
+  void group_norm(const Context& context, const GroupNormParams& params) override;
+  void activation(const Context& context, const ActivationParams& params) override;
+  void clamp(const Context& context, const ClampParams& params) override;
+  void gated_activation(const Context& context, const GatedActivationParams& params) override;
+  void copy(const Context& context, const CopyParams& params) override;
+  void axpby(const Context& context, const AxpbyParams& params) override;
+  void embedding(const Context& context, const EmbeddingParams& params) override;
+  void timestep_embedding(const Context& context, const TimestepEmbeddingParams& params) override;
+  void conv2d(const Context& context, const Conv2dParams& params) override;
+  void upsample_nearest(const Context& context, const UpsampleNearestParams& params) override;
+  void blend(const Context& context, const BlendParams& params) override;
+  void quantize_image(const Context& context, const QuantizeImageParams& params) override;
+
+  const DeviceProperties& device() const { return device_; }
+
+ private:
+  DeviceProperties device_;
+  std::unique_ptr<Matmul> matmul_;
+};
+
+}  // namespace chipmunk::cuda

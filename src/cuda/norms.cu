@@ -1,0 +1,149 @@
+#include "cuda/cuda_backend.h"
+#include "cuda/cuda_error.h"
+#include "cuda/packs.cuh"
+#include "cuda/reduce.cuh"
+
+namespace chipmunk::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kKeptPacks = 4;
+/// Longer rows are read again for each pass: they come from the cache then.
+constexpr int64_t kMaxKeptChannels = int64_t{kThreads} * kPack * kKeptPacks;
+
+/// The channels of one row, shared among the threads of a block pack by pack.
+template <bool kWhole, bool kKept>
+class Row {
+ public:
+  __device__ Row(const bf16* x, int channels) : x_(x), channels_(channels) {
+    if constexpr (kKept) {
+#pragma unroll
+      for (int i = 0; i < kKeptPacks; ++i) {
+        if (channel(i) < channels) packs_[i] = load_raw_pack<kWhole>(x, channel(i), channels);
+      }
+    }
+  }
+
+  /// body(pack, its first channel) for each of this thread's packs, in ascending order.
+  template <class Body>
+  __device__ void for_each(const Body& body) const {
+    if constexpr (kKept) {
+#pragma unroll
+      for (int i = 0; i < kKeptPacks; ++i) {
+        if (channel(i) < channels_) body(unpack(packs_[i]), channel(i));
+      }
+    } else {
+      for (int i = 0; channel(i) < channels_; ++i) body(load_pack<kWhole>(x_, channel(i), channels_), channel(i));
+    }
+  }
+
+  /// total = add(total, value) for each value of the thread's part of the row, from 0 on.
+  template <class Add>
+  __device__ float fold(const Add& add) const {
+    float total = 0.0f;
+    for_each([&](const Pack& pack, int first) {
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) {
+        if (kWhole || first + i < channels_) total = add(total, pack.values[i]);
+      }
+    });
+    return total;
+  }
+
+ private:
+  __device__ static int channel(int i) { return (i * kThreads + static_cast<int>(threadIdx.x)) * kPack; }
+
+  const bf16* x_;
+  int channels_;
+  RawPack packs_[kKept ? kKeptPacks : 1];
+};
+
+/// One block a row. The mean is taken off before anything is squared: a row far from 0 loses nothing.
+template <bool kWhole, bool kKept>
+__global__ void __launch_bounds__(kThreads) layer_norm_kernel(const __grid_constant__ LayerNormParams p) {
+  __shared__ float scratch[2][kThreads / kWarpSize];
+  const int64_t b = blockIdx.x / static_cast<unsigned>(p.rows), t = blockIdx.x % static_cast<unsigned>(p.rows);
+  const int channels = static_cast<int>(p.channels);
+  const auto count = static_cast<float>(channels);
+  const Row<kWhole, kKept> row(as_bf16(p.x) + b * p.x_batch_stride + t * p.x_row_stride, channels);
+  const float sum = row.fold([](float total, float x) { return total + x; });
+  const float mean = block_sum<kThreads>(sum, scratch[0]) / count;
+  const float squares = row.fold([&](float total, float x) { return fmaf(x - mean, x - mean, total); });
+  const float variance = block_sum<kThreads>(squares, scratch[1]) / count;
+  const float inverse = rsqrtf(variance + p.epsilon);
+
+  bf16* out = as_bf16(p.out) + b * p.out_batch_stride + t * p.out_row_stride;
+  const bf16* scale = as_bf16(p.scale) + b * p.modulation_batch_stride;
+  const bf16* shift = as_bf16(p.shift) + b * p.modulation_batch_stride;
+  row.for_each([&](Pack pack, int first) {
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) pack.values[i] = (pack.values[i] - mean) * inverse;
+    if (p.weight.data != nullptr) {
+      const Pack weight = load_pack<kWhole>(p.weight, first, channels);
+      const Pack bias = load_pack<kWhole>(p.bias, first, channels);
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) pack.values[i] = fmaf(pack.values[i], weight.values[i], bias.values[i]);
+    }
+    if (p.scale.data != nullptr) {
+      const Pack factor = load_pack<kWhole>(scale, first, channels);
+      const Pack addend = load_pack<kWhole>(shift, first, channels);
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) pack.values[i] = fmaf(pack.values[i], 1.0f + factor.values[i], addend.values[i]);
+    }
+    store_pack<kWhole>(out, first, channels, pack);
+  });
+}
+
+/// One block a row.
+template <bool kWhole, bool kKept>
+__global__ void __launch_bounds__(kThreads) rms_norm_kernel(const __grid_constant__ RmsNormParams p) {
+  __shared__ float scratch[kThreads / kWarpSize];
+  const int64_t t = blockIdx.x;
+  const int channels = static_cast<int>(p.channels);
+  const Row<kWhole, kKept> row(as_bf16(p.x) + t * p.x_row_stride, channels);
+  const float squares = row.fold([](float total, float x) { return fmaf(x, x, total); });
+  const float mean_square = block_sum<kThreads>(squares, scratch) / static_cast<float>(channels);
+  const float inverse = rsqrtf(mean_square + p.epsilon);
+
+  bf16* out = as_bf16(p.out) + t * p.out_row_stride;
+  row.for_each([&](Pack pack, int first) {
+    const Pack weight = load_pack<kWhole>(p.weight, first, channels);
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) pack.values[i] = pack.values[i] * inverse * weight.values[i];
+    store_pack<kWhole>(out, first, channels, pack);
+  });
+}
+
+}  // namespace
+
+void CudaBackend::layer_norm(const Context& context, const LayerNormParams& params) {
+  const int64_t rows = params.batch * params.rows, channels = params.channels;
+  if (rows == 0 || channels == 0) return;
+  const bool whole =
+      has_whole_packs(params.x.data, DType::kBF16, channels, params.x_batch_stride, params.x_row_stride) &&
+      has_whole_packs(params.out.data, DType::kBF16, channels, params.out_batch_stride, params.out_row_stride) &&
+      has_whole_packs(params.weight.data, params.weight.dtype, channels) &&
+      has_whole_packs(params.bias.data, params.bias.dtype, channels) &&
+      has_whole_packs(params.scale.data, DType::kBF16, channels, params.modulation_batch_stride) &&
+      has_whole_packs(params.shift.data, DType::kBF16, channels, params.modulation_batch_stride);
+  const bool kept = channels <= kMaxKeptChannels;
+  const auto kernel = whole ? (kept ? layer_norm_kernel<true, true> : layer_norm_kernel<true, false>)
+                            : (kept ? layer_norm_kernel<false, true> : layer_norm_kernel<false, false>);
+  kernel<<<static_cast<unsigned>(rows), kThreads, 0, compute_stream(context)>>>(params);
+  check_launch("layer_norm");
+}
+
+void CudaBackend::rms_norm(const Context& context, const RmsNormParams& params) {
+  const int64_t rows = params.rows, channels = params.channels;
+  if (rows == 0 || channels == 0) return;
+  const bool whole = has_whole_packs(params.x.data, DType::kBF16, channels, params.x_row_stride) &&
+                     has_whole_packs(params.out.data, DType::kBF16, channels, params.out_row_stride) &&
+                     has_whole_packs(params.weight.data, params.weight.dtype, channels);
+  const bool kept = channels <= kMaxKeptChannels;
+  const auto kernel = whole ? (kept ? rms_norm_kernel<true, true> : rms_norm_kernel<true, false>)
+                            : (kept ? rms_norm_kernel<false, true> : rms_norm_kernel<false, false>);
+  kernel<<<static_cast<unsigned>(rows), kThreads, 0, compute_stream(context)>>>(params);
+  check_launch("rms_norm");
+}
+
+}  // namespace chipmunk::cuda

@@ -1,0 +1,76 @@
+#include "cuda/pinned_memory.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "chipmunk/error.h"
+#include "cuda/cuda_error.h"
+
+namespace chipmunk::cuda {
+namespace {
+
+/// Smaller requests share blocks of this size.
+constexpr size_t kMinBlock = 64 << 10;
+/// Beyond this a block is as large as asked for: doubling would waste too much.
+constexpr size_t kMaxRounded = 64 << 20;
+
+size_t block_capacity(size_t bytes) { return bytes >= kMaxRounded ? bytes : std::bit_ceil(std::max(bytes, kMinBlock)); }
+
+}  // namespace
+
+PinnedMemory::~PinnedMemory() {
+  for (const Block& block : released_) {
+    cudaEventSynchronize(block.compute_done);
+    cudaEventSynchronize(block.copy_done);
+    destroy(block);
+  }
+}
+
+std::shared_ptr<Storage> PinnedMemory::allocate(size_t bytes) {
+  const Block block = take(bytes);
+  return std::make_shared<Storage>(block.data, bytes, Device{},
+                                   [memory = shared_from_this(), block] { memory->release(block); });
+}
+
+PinnedMemory::Block PinnedMemory::take(size_t bytes) {
+  const size_t capacity = block_capacity(bytes);
+  select_device(streams_->index);
+  const std::lock_guard lock(mutex_);
+  const auto found = std::find_if(released_.begin(), released_.end(),
+                                  [&](const Block& block) { return block.capacity == capacity && idle(block); });
+  if (found != released_.end()) {
+    const Block block = *found;
+    released_.erase(found);
+    return block;
+  }
+  Block block;
+  block.capacity = capacity;
+  try {
+    check(cudaHostAlloc(&block.data, capacity, cudaHostAllocDefault), "cudaHostAlloc");
+    check(cudaEventCreateWithFlags(&block.compute_done, cudaEventDisableTiming), "cudaEventCreate");
+    check(cudaEventCreateWithFlags(&block.copy_done, cudaEventDisableTiming), "cudaEventCreate");
+  } catch (const Error&) {
+    destroy(block);
+    throw;
+  }
+  return block;
+}
+
+void PinnedMemory::release(Block block) {
+  const std::lock_guard lock(mutex_);
+  cudaEventRecord(block.compute_done, streams_->compute);
+  cudaEventRecord(block.copy_done, streams_->copy);
+  released_.push_back(block);
+}
+
+bool PinnedMemory::idle(const Block& block) {
+  return cudaEventQuery(block.compute_done) == cudaSuccess && cudaEventQuery(block.copy_done) == cudaSuccess;
+}
+
+void PinnedMemory::destroy(const Block& block) {
+  if (block.copy_done != nullptr) cudaEventDestroy(block.copy_done);
+  if (block.compute_done != nullptr) cudaEventDestroy(block.compute_done);
+  if (block.data != nullptr) cudaFreeHost(block.data);
+}
+
+}  // namespace chipmunk::cuda

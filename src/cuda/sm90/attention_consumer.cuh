@@ -1,0 +1,245 @@
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include "cuda/sm90/attention_pipeline.cuh"
+#include "cuda/sm90/wgmma.cuh"
+
+namespace chipmunk::cuda::sm90 {
+
+constexpr float kLn2 = 0.6931471805599453f;
+
+__device__ inline uint32_t pack_bf16(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+/// What happens to the probabilities of a tile besides: nothing.
+struct NoTileHook {
+  template <int kValues>
+  __device__ void operator()(const float (&)[kValues], const float (&)[2]) const {}
+};
+
+/// A warpgroup's part of attention: 64 query rows, of which thread i holds rows i / 32 * 16 + i % 32 / 4 and 8 more,
+/// and of every 8 columns those at i % 4 * 2 and the next.
+template <class Shape, bool kGathered>
+struct AttentionConsumer {
+  static constexpr int kTileKeys = Shape::kTileKeys;
+  static constexpr int kHeadDim = Shape::kHeadDim;
+
+  AttentionPipeline<Shape> pipeline;
+  int warpgroup, lane;
+  float scale_log2;
+
+  typename AttentionPipeline<Shape>::Position keys_at, values_at;
+  uint32_t q_parity = 0;
+
+  float out[kHeadDim / 2];
+  // Running softmax in exponents of 2. The largest is rounded up to an integer, so that changing it multiplies by
+  // powers of 2, without rounding.
+  float largest[2];
+  float sum[2];
+
+  __device__ AttentionConsumer(AttentionPipeline<Shape> shared, int warpgroup_index, float scale)
+      : pipeline(shared), warpgroup(warpgroup_index), lane(static_cast<int>(threadIdx.x) % 32), scale_log2(scale) {}
+
+  /// Attention of this warpgroup's rows over `keys` >= 1 keys, which the producer brings. Leaves the unnormalised
+  /// result in out, and its rows' sums complete.
+  /// hook receives the probabilities of each tile, relative to `largest`.
+  template <class TileHook = NoTileHook>
+  __device__ void attend(int keys, TileHook hook = {}) {
+    const int tiles = (keys + kTileKeys - 1) / kTileKeys;
+    const int last_keys = keys - (tiles - 1) * kTileKeys;
+    largest[0] = largest[1] = -INFINITY;
+    sum[0] = sum[1] = 0.0f;
+    wait(pipeline.q_full(), q_parity);
+    q_parity ^= 1;
+    if constexpr (Shape::kOverlap) {
+      attend_overlapped(tiles, last_keys, hook);
+    } else {
+      attend_in_turn(tiles, last_keys, hook);
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 1);
+      sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 2);
+    }
+  }
+
+  /// In place of attend() where there are no keys.
+  __device__ void attend_nothing() {
+#pragma unroll
+    for (int i = 0; i < kHeadDim / 2; ++i) out[i] = 0.0f;
+    largest[0] = largest[1] = -INFINITY;
+    sum[0] = sum[1] = 0.0f;
+  }
+
+  __device__ float lse(int r) const { return sum[r] == 0.0f ? -INFINITY : (largest[r] + log2f(sum[r])) * kLn2; }
+
+ private:
+  /// The scores of a tile and the values of the one before are multiplied while its softmax is computed.
+  template <class TileHook>
+  __device__ void attend_overlapped(int tiles, int last_keys, TileHook& hook) {
+    float scores[kTileKeys / 2];
+    uint32_t probabilities[kTileKeys / 4];
+    float factors[2];
+    start_scores(scores);
+    wait_products<0>();
+    finish_scores(scores, tiles == 1, last_keys);
+    update_softmax(scores, factors);
+    hook(scores, largest);
+    pack(scores, probabilities);
+    for (int t = 1; t < tiles; ++t) {
+      start_scores(scores);
+      start_values(probabilities, t > 1);
+      wait_products<1>();
+      finish_scores(scores, t == tiles - 1, last_keys);
+      update_softmax(scores, factors);
+      hook(scores, largest);
+      wait_products<0>();
+      finish_values();
+      rescale(factors);
+      pack(scores, probabilities);
+    }
+    start_values(probabilities, tiles > 1);
+    wait_products<0>();
+    finish_values();
+  }
+
+  /// One after the other: the probabilities take the registers of the scores.
+  template <class TileHook>
+  __device__ void attend_in_turn(int tiles, int last_keys, TileHook& hook) {
+    for (int t = 0; t < tiles; ++t) {
+      float scores[kTileKeys / 2];
+      uint32_t probabilities[kTileKeys / 4];
+      float factors[2];
+      start_scores(scores);
+      wait_products<0>();
+      finish_scores(scores, t == tiles - 1, last_keys);
+      update_softmax(scores, factors);
+      hook(scores, largest);
+      if (t > 0) rescale(factors);
+      pack(scores, probabilities);
+      start_values(probabilities, t > 0);
+      wait_products<0>();
+      finish_values();
+    }
+  }
+
+  __device__ void start_scores(float (&scores)[kTileKeys / 2]) const {
+    wait_tile(pipeline.keys_full(keys_at.slot), keys_at.parity);
+    fence_products();
+    issue_scores(scores);
+    commit_products();
+  }
+  /// last: of this group's tiles; its queries are not needed any more, and it may have fewer keys.
+  __device__ void finish_scores(float (&scores)[kTileKeys / 2], bool last, int last_keys) {
+    release(pipeline.keys_empty(keys_at.slot));
+    keys_at.advance();
+    if (!last) return;
+    release(pipeline.q_empty());
+    if (last_keys < kTileKeys) mask(scores, last_keys);
+  }
+  __device__ void start_values(const uint32_t (&probabilities)[kTileKeys / 4], bool accumulate) {
+    wait_tile(pipeline.values_full(values_at.slot), values_at.parity);
+    fence_products();
+    issue_values(probabilities, accumulate);
+    commit_products();
+  }
+  __device__ void finish_values() {
+    release(pipeline.values_empty(values_at.slot));
+    values_at.advance();
+  }
+
+  __device__ void wait_tile(uint32_t barrier, uint32_t parity) const {
+    wait(barrier, parity);
+    // Gathered rows were written as ordinary stores are; tensor cores read by another way.
+    if constexpr (kGathered) fence_async_proxy();
+  }
+
+  __device__ void release(uint32_t barrier) const {
+    if (lane == 0) arrive(barrier);
+  }
+
+  __device__ void issue_scores(float (&scores)[kTileKeys / 2]) const {
+    const auto q = pipeline.q();
+    const auto keys = pipeline.keys(keys_at.slot);
+#pragma unroll
+    for (int step = 0; step < kHeadDim / 16; ++step) {
+      Wgmma<kTileKeys>::shared_shared(scores, q.depth_along_rows(warpgroup * Shape::kWarpgroupRows, step),
+                                      keys.depth_along_rows(0, step), step > 0);
+    }
+  }
+
+  __device__ void issue_values(const uint32_t (&probabilities)[kTileKeys / 4], bool accumulate) {
+    const auto values = pipeline.values(values_at.slot);
+#pragma unroll
+    for (int step = 0; step < kTileKeys / 16; ++step) {
+      const uint32_t a[4] = {probabilities[4 * step], probabilities[4 * step + 1], probabilities[4 * step + 2],
+                             probabilities[4 * step + 3]};
+      Wgmma<kHeadDim>::registers_shared(out, a, values.depth_down_columns(step), step > 0 || accumulate);
+    }
+  }
+
+  __device__ void mask(float (&scores)[kTileKeys / 2], int keys) const {
+#pragma unroll
+    for (int i = 0; i < kTileKeys / 2; ++i) {
+      if (i / 4 * 8 + lane % 4 * 2 + i % 2 >= keys) scores[i] = -INFINITY;
+    }
+  }
+
+  /// Turns scores into probabilities relative to the largest so far. factors: what the result so far is to be
+  /// multiplied with.
+  __device__ void update_softmax(float (&scores)[kTileKeys / 2], float (&factors)[2]) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float top = scores[2 * r];
+#pragma unroll
+      for (int i = 0; i < kTileKeys / 2; i += 4) top = fmaxf(top, fmaxf(scores[i + 2 * r], scores[i + 2 * r + 1]));
+      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+      top = fmaxf(largest[r], ceilf(top * scale_log2));
+      // A row that has seen no key yet has nothing to subtract.
+      const float base = top == -INFINITY ? 0.0f : top;
+      factors[r] = exp2_fast(largest[r] - base);
+      largest[r] = top;
+      float tile_sum = 0.0f;
+#pragma unroll
+      for (int i = 0; i < kTileKeys / 2; i += 4) {
+#pragma unroll
+        for (int e = i + 2 * r; e < i + 2 * r + 2; ++e) {
+          scores[e] = exp2_fast(fmaf(scores[e], scale_log2, -base));
+          tile_sum += scores[e];
+        }
+      }
+      sum[r] = fmaf(sum[r], factors[r], tile_sum);
+    }
+  }
+
+  __device__ void rescale(const float (&factors)[2]) {
+    // The largest grows rarely after the first tiles.
+    if (!__any_sync(0xffffffffu, factors[0] != 1.0f || factors[1] != 1.0f)) return;
+#pragma unroll
+    for (int i = 0; i < kHeadDim / 2; ++i) out[i] *= factors[i / 2 % 2];
+  }
+
+  __device__ static void pack(const float (&scores)[kTileKeys / 2], uint32_t (&probabilities)[kTileKeys / 4]) {
+#pragma unroll
+    for (int i = 0; i < kTileKeys / 4; ++i) probabilities[i] = pack_bf16(scores[2 * i], scores[2 * i + 1]);
+  }
+};
+
+/// Of four words in each of four neighbouring lanes, word j of lane i becomes word i of lane j.
+__device__ inline void transpose_quad(uint32_t (&words)[4], int lane) {
+  const bool odd = (lane & 1) != 0, high = (lane & 2) != 0;
+  const uint32_t first = __shfl_xor_sync(0xffffffffu, odd ? words[0] : words[1], 1);
+  const uint32_t second = __shfl_xor_sync(0xffffffffu, odd ? words[2] : words[3], 1);
+  (odd ? words[0] : words[1]) = first;
+  (odd ? words[2] : words[3]) = second;
+  const uint32_t third = __shfl_xor_sync(0xffffffffu, high ? words[0] : words[2], 2);
+  const uint32_t fourth = __shfl_xor_sync(0xffffffffu, high ? words[1] : words[3], 2);
+  (high ? words[0] : words[2]) = third;
+  (high ? words[1] : words[3]) = fourth;
+}
+
+}  // namespace chipmunk::cuda::sm90

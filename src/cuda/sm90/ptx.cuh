@@ -1,0 +1,98 @@
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+/// Hopper's instructions, one function each and nothing else. Shared memory is named by its 32-bit address.
+namespace chipmunk::cuda::sm90 {
+
+__device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+
+// Barriers in shared memory (mbarrier).
+
+__device__ inline void init_barrier(uint32_t barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+/// Makes initialised barriers visible to the copy engine.
+__device__ inline void fence_barrier_init() { asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory"); }
+__device__ inline void arrive(uint32_t barrier) {
+  asm volatile("{.reg .b64 state; mbarrier.arrive.shared::cta.b64 state, [%0];}\n" ::"r"(barrier) : "memory");
+}
+/// Arrives, and has the barrier wait for that many bytes of bulk copies, too.
+__device__ inline void arrive_expecting(uint32_t barrier, uint32_t bytes) {
+  asm volatile("{.reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1;}\n" ::"r"(barrier),
+               "r"(bytes)
+               : "memory");
+}
+/// Arrives once all asynchronous copies that this thread has issued so far are complete.
+__device__ inline void arrive_after_copies(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];\n" ::"r"(barrier) : "memory");
+}
+/// Whether the phase of that parity has ended; may sleep for a while first.
+__device__ inline bool try_wait(uint32_t barrier, uint32_t parity) {
+  uint32_t ended;
+  asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}\n"
+               : "=r"(ended)
+               : "r"(barrier), "r"(parity)
+               : "memory");
+  return ended != 0;
+}
+__device__ inline void wait(uint32_t barrier, uint32_t parity) {
+  while (!try_wait(barrier, parity)) {
+  }
+}
+
+// Copies.
+
+/// A box of a tensor with four dimensions, innermost coordinate first.
+__device__ inline void copy_box(uint32_t destination, const CUtensorMap* map, uint32_t barrier, int x, int y, int z,
+                                int w) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
+      "[%2];\n" ::"r"(destination),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
+      : "memory");
+}
+__device__ inline void prefetch_map(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory");
+}
+/// 16 bytes, or zeros where valid is false; the source is not read then.
+__device__ inline void copy_16(uint32_t destination, const void* source, bool valid) {
+  asm volatile("cp.async.cg.shared::cta.global [%0], [%1], 16, %2;\n" ::"r"(destination), "l"(source),
+               "r"(valid ? 16 : 0)
+               : "memory");
+}
+/// Orders this thread's view of shared memory before what tensor cores and copy engine do next.
+__device__ inline void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
+
+// Matrix products of a warpgroup.
+
+/// Orders accesses to registers before the products that use them.
+__device__ inline void fence_products() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
+__device__ inline void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
+/// Waits until at most kPending committed groups are under way.
+template <int kPending>
+__device__ void wait_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kPending) : "memory");
+}
+
+// Registers of a warpgroup.
+
+template <int kRegisters>
+__device__ void grow_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ void shrink_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kRegisters));
+}
+
+/// 2^x, to 2 ulp; 0 for -inf.
+__device__ inline float exp2_fast(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(result) : "f"(x));
+  return result;
+}
+
+}  // namespace chipmunk::cuda::sm90
