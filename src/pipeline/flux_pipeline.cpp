@@ -3,11 +3,13 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "chipmunk/error.h"
+#include "models/device_weights.h"
 #include "ops/elementwise.h"
 #include "ops/image.h"
 #include "ops/linear.h"
@@ -106,7 +108,16 @@ FluxComponents FluxComponents::load(const Context& context, const ModelFiles& fi
               4 * components.vae.config.latent_channels);
   check_match("the size of a predicted latent (out_channels, 4 latent_channels)", flux.out_channels,
               4 * components.vae.config.latent_channels);
+  components.upload(context);
   return components;
+}
+
+void FluxComponents::upload(const Context& context) {
+  std::vector<WeightGroup> groups = weight_groups(transformer);
+  for (std::vector<WeightGroup> part : {weight_groups(clip), weight_groups(t5), weight_groups(vae)}) {
+    std::move(part.begin(), part.end(), std::back_inserter(groups));
+  }
+  upload_weights(context, groups, {});
 }
 
 FluxPipeline::FluxPipeline(const Context& context, FluxComponents components)

@@ -20,6 +20,10 @@ struct FluxComponents {
   FlowMatchConfig scheduler;
 
   static FluxComponents load(const Context& context, const ModelFiles& files);
+
+ private:
+  /// Brings all weights to the context's device.
+  void upload(const Context& context);
 };
 
 /// FLUX.1-dev and -schnell: text to image.
