@@ -45,6 +45,11 @@ Tensor Context::empty(const Dims& shape, DType dtype) const {
 }
 
 Tensor Context::to_device(const Tensor& host) const {
+  if (device().kind != DeviceKind::kCpu && host.device() == device()) return host;
+  if (host.device().kind != DeviceKind::kCpu) {
+    throw Error(ErrorCode::kUnsupported,
+                "to_device takes a tensor on the host or on " + to_string(device()) + "; found " + host.describe());
+  }
   Tensor dense = host.is_contiguous() ? host : dense_host_copy(host);
   if (device().kind == DeviceKind::kCpu) return dense;
   const Tensor result = empty(host.shape(), host.dtype());

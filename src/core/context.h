@@ -26,7 +26,8 @@ class Context {
   /// Uninitialised memory in the dtype of activations.
   Tensor empty(const Dims& shape) const { return empty(shape, activation_dtype_); }
 
-  /// A host tensor's dense copy on this context's device (the tensor itself if it is there already and dense).
+  /// A host tensor's dense copy on this context's device; the tensor itself where it is there already. Throws
+  /// kUnsupported for another device's.
   Tensor to_device(const Tensor& host) const;
   /// A dense copy in host memory, after everything queued before has run. Blocks.
   Tensor to_host(const Tensor& tensor) const;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "chipmunk/error.h"
+#include "models/device_weights.h"
 #include "ops/elementwise.h"
 #include "pipeline/flux_pipeline.h"
 #include "text/tokenizer_factory.h"
@@ -27,6 +28,13 @@ Tensor nchw(const Context& context, const Tensor& image) { return host_f32(conte
 std::vector<float> to_vector(const Tensor& tensor) {
   const float* data = tensor.data_as<float>();
   return std::vector<float>(data, data + tensor.numel());
+}
+
+/// A loaded model with its weights on the context's device.
+template <class Model>
+Model on_device(const Context& context, Model model) {
+  upload_weights(context, weight_groups(model), {});
+  return model;
 }
 
 JsonConfig no_overrides() { return JsonConfig::parse("{}", "no overrides"); }
@@ -84,7 +92,7 @@ std::vector<double> positions(const CaseFolder& folder) {
 }
 
 void compute_transformer(const Context& context, const CaseFolder& folder, Results& results) {
-  const FluxTransformer model = CaseModel(folder).transformer();
+  const FluxTransformer model = on_device(context, CaseModel(folder).transformer());
   const RopeTables rope = make_rope_tables(context, positions(folder), model.config.axes_dims_rope, 10000.0);
   const auto forward = [&](const std::string& from, const std::string& suffix, const TensorObserver& observer) {
     FluxInputs inputs;
@@ -173,7 +181,7 @@ void store_first_samples(const CaseFolder& folder, const std::string& name, cons
 
 void compute_clip(const Context& context, const CaseFolder& folder, Results& results) {
   const CaseModel model(folder);
-  const ClipTextModel clip = load_clip_text(model.component("text_encoder"), no_overrides());
+  const ClipTextModel clip = on_device(context, load_clip_text(model.component("text_encoder"), no_overrides()));
   const auto tokenizer = load_clip_tokenizer(model.component("tokenizer"));
   const int64_t length = folder.expected_shape("clip.last_hidden_state")[1];
   const ClipTextOutput output = clip.forward(
@@ -186,7 +194,7 @@ void compute_clip(const Context& context, const CaseFolder& folder, Results& res
 
 void compute_t5(const Context& context, const CaseFolder& folder, Results& results) {
   const CaseModel model(folder);
-  const T5Encoder t5 = load_t5_encoder(model.component("text_encoder_2"), no_overrides());
+  const T5Encoder t5 = on_device(context, load_t5_encoder(model.component("text_encoder_2"), no_overrides()));
   const auto tokenizer = load_t5_tokenizer(model.component("tokenizer_2"));
   const int64_t length = folder.params().integer("t5_embed_len");
   const Tensor output =
@@ -202,7 +210,7 @@ void compute_t5(const Context& context, const CaseFolder& folder, Results& resul
 constexpr VaeTileSettings kFixtureTiles{32, 4, 0.25};
 
 void compute_vae(const Context& context, const CaseFolder& folder, Results& results) {
-  const AutoencoderKl vae = CaseModel(folder).vae(context);
+  const AutoencoderKl vae = on_device(context, CaseModel(folder).vae(context));
   const auto channels_last = [&](const std::string& name) {
     return to_activation(context, context.to_host(folder.input(name).permute({0, 2, 3, 1})));
   };

@@ -373,6 +373,28 @@ void add_sparsity_command(CLI::App* app, ParsedCommand* command) {
   check->callback([command, name] { command->run = [name] { return run_sparsity_check(*name); }; });
 }
 
+void add_bench(CLI::App* app, ParsedCommand* command) {
+  CLI::App* bench = app->add_subcommand("bench", "Check and time what generation is made of");
+  bench->require_subcommand(1);
+  auto options = std::make_shared<BenchKernelsOptions>();
+  CLI::App* kernels = bench->add_subcommand("kernels", "Attention, dense and column-sparse, and the column selection");
+  kernels
+      ->add_option("--preset", options->presets,
+                   "Problem size: hunyuan, mid, flux, wan or tiny; may be given several times")
+      ->option_text("NAME [tiny]")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  kernels->add_option("--rounds", options->rounds, "Times each kernel is measured, in turn with the others")
+      ->option_text("INT [10]");
+  kernels->add_option("--device", options->device, "Where to compute")->option_text("cpu|cuda[:i]|auto [auto]");
+  kernels->add_option("--threads", options->threads, "CPU threads; 0 for all cores")
+      ->option_text("INT [0]")
+      ->check(CLI::Range(0, kMaxThreads));
+  kernels->add_flag("--json", options->json, "One JSON object on stdout");
+  kernels->add_flag("--quiet", options->quiet, "No progress on stderr");
+  kernels->callback([command, options] { command->run = [options] { return run_bench_kernels(*options); }; });
+}
+
 /// CLI11 says less about a missing or unknown command. Empty if the arguments from `position` on begin well.
 std::string check_command(const CLI::App& app, int argc, char** argv, int position = 1) {
   const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
@@ -414,6 +436,7 @@ ParsedCommand parse_command_line(int argc, char** argv) {
   add_evaluate(&app, &command);
   add_compare(&app, &command);
   add_sparsity_command(&app, &command);
+  add_bench(&app, &command);
   app.add_subcommand("version", "Show the version, how it was built and which devices there are")->callback([&command] {
     command.run = [] { return run_version(); };
   });

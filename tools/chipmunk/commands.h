@@ -77,10 +77,21 @@ struct CompareOptions {
   bool quiet = false;
 };
 
+/// Times the attention kernels and the selection between them.
+struct BenchKernelsOptions {
+  std::vector<std::string> presets = {"tiny"};
+  int rounds = 10;
+  std::string device = "auto";
+  int threads = 0;
+  bool json = false;
+  bool quiet = false;
+};
+
 int run_generate(const GenerateOptions& options);
 int run_inspect(const InspectOptions& options);
 int run_evaluate(const EvaluateOptions& options);
 int run_compare(const CompareOptions& options);
+int run_bench_kernels(const BenchKernelsOptions& options);
 int run_schedule(const ScheduleOptions& options);
 int run_version();
 

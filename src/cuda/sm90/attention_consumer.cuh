@@ -16,8 +16,8 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
 
 /// What happens to the probabilities of a tile besides: nothing.
 struct NoTileHook {
-  template <int kValues>
-  __device__ void operator()(const float (&)[kValues], const float (&)[2]) const {}
+  template <int kValues, class Base>
+  __device__ void operator()(const float (&)[kValues], Base) const {}
 };
 
 /// A warpgroup's part of attention: 64 query rows, of which thread i holds rows i / 32 * 16 + i % 32 / 4 and 8 more,
@@ -35,8 +35,7 @@ struct AttentionConsumer {
   uint32_t q_parity = 0;
 
   float out[kHeadDim / 2];
-  // Running softmax in exponents of 2. The largest is rounded up to an integer, so that changing it multiplies by
-  // powers of 2, without rounding.
+  // Running softmax: the largest score so far, and the sum of probabilities relative to 2^base(largest score).
   float largest[2];
   float sum[2];
 
@@ -45,7 +44,7 @@ struct AttentionConsumer {
 
   /// Attention of this warpgroup's rows over `keys` >= 1 keys, which the producer brings. Leaves the unnormalised
   /// result in out, and its rows' sums complete.
-  /// hook receives the probabilities of each tile, relative to `largest`.
+  /// hook receives the probabilities of each tile, and base(r) of its rows.
   template <class TileHook = NoTileHook>
   __device__ void attend(int keys, TileHook hook = {}) {
     const int tiles = (keys + kTileKeys - 1) / kTileKeys;
@@ -74,9 +73,22 @@ struct AttentionConsumer {
     sum[0] = sum[1] = 0.0f;
   }
 
-  __device__ float lse(int r) const { return sum[r] == 0.0f ? -INFINITY : (largest[r] + log2f(sum[r])) * kLn2; }
+  __device__ float lse(int r) const { return sum[r] == 0.0f ? -INFINITY : (base(r) + log2f(sum[r])) * kLn2; }
+
+  /// What the result of row r is to be divided by; 0 where there was no key. The values were weighted with
+  /// probabilities in bf16, of which the largest one's rounding matters most: it is in the divisor, too. (A row of one
+  /// key is exact.)
+  __device__ float divisor(int r) const {
+    if (sum[r] == 0.0f) return 0.0f;
+    const float top = exp2_fast(fmaf(largest[r], scale_log2, -base(r)));
+    return sum[r] + (__bfloat162float(__float2bfloat16_rn(top)) - top);
+  }
 
  private:
+  /// The power of 2 that row r's probabilities are relative to: an integer, so that changing it multiplies by powers of
+  /// 2, without rounding.
+  __device__ float base(int r) const { return ceilf(largest[r] * scale_log2); }
+
   /// The scores of a tile and the values of the one before are multiplied while its softmax is computed.
   template <class TileHook>
   __device__ void attend_overlapped(int tiles, int last_keys, TileHook& hook) {
@@ -87,7 +99,7 @@ struct AttentionConsumer {
     wait_products<0>();
     finish_scores(scores, tiles == 1, last_keys);
     update_softmax(scores, factors);
-    hook(scores, largest);
+    hook(scores, [this](int r) { return base(r); });
     pack(scores, probabilities);
     for (int t = 1; t < tiles; ++t) {
       start_scores(scores);
@@ -95,7 +107,7 @@ struct AttentionConsumer {
       wait_products<1>();
       finish_scores(scores, t == tiles - 1, last_keys);
       update_softmax(scores, factors);
-      hook(scores, largest);
+      hook(scores, [this](int r) { return base(r); });
       wait_products<0>();
       finish_values();
       rescale(factors);
@@ -117,7 +129,7 @@ struct AttentionConsumer {
       wait_products<0>();
       finish_scores(scores, t == tiles - 1, last_keys);
       update_softmax(scores, factors);
-      hook(scores, largest);
+      hook(scores, [this](int r) { return base(r); });
       if (t > 0) rescale(factors);
       pack(scores, probabilities);
       start_values(probabilities, t > 0);
@@ -198,17 +210,17 @@ struct AttentionConsumer {
       for (int i = 0; i < kTileKeys / 2; i += 4) top = fmaxf(top, fmaxf(scores[i + 2 * r], scores[i + 2 * r + 1]));
       top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
       top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
-      top = fmaxf(largest[r], ceilf(top * scale_log2));
+      const float old_base = base(r);
+      largest[r] = fmaxf(largest[r], top);
       // A row that has seen no key yet has nothing to subtract.
-      const float base = top == -INFINITY ? 0.0f : top;
-      factors[r] = exp2_fast(largest[r] - base);
-      largest[r] = top;
+      const float new_base = largest[r] == -INFINITY ? 0.0f : base(r);
+      factors[r] = exp2_fast(old_base - new_base);
       float tile_sum = 0.0f;
 #pragma unroll
       for (int i = 0; i < kTileKeys / 2; i += 4) {
 #pragma unroll
         for (int e = i + 2 * r; e < i + 2 * r + 2; ++e) {
-          scores[e] = exp2_fast(fmaf(scores[e], scale_log2, -base));
+          scores[e] = exp2_fast(fmaf(scores[e], scale_log2, -new_base));
           tile_sum += scores[e];
         }
       }

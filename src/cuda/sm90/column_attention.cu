@@ -155,7 +155,7 @@ __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipe
       if (rows.exists(r)) {
         weights = row_weights(a.epilogue, item.ids == nullptr, rows.lse_index(r), lse, rows.is_writer(r));
       }
-      const float scale = consumer.sum[r] == 0.0f ? 0.0f : weights.sparse / consumer.sum[r];
+      const float divisor = consumer.divisor(r), scale = divisor == 0.0f ? 0.0f : weights.sparse / divisor;
       if (a.epilogue.kind == ColumnEpilogue::kNone) {
         rows.template write<Shape::kHeadDim>(consumer.out, r, scale);
       } else {

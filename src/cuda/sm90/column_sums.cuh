@@ -49,12 +49,14 @@ struct ColumnSumHook {
   // -lse of the step before, in exponents of 2, of the thread's two rows; -inf where a row does not count.
   float shift[2];
 
-  __device__ void operator()(const float (&probabilities)[Shape::kTileKeys / 2], const float (&largest)[2]) {
+  template <class Base>
+  __device__ void operator()(const float (&probabilities)[Shape::kTileKeys / 2], Base base) {
     float factors[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const bool counts = largest[r] != -INFINITY && shift[r] != -INFINITY;
-      factors[r] = counts ? exp2f(largest[r] + shift[r]) : 0.0f;
+      const float row_base = base(r);
+      const bool counts = row_base != -INFINITY && shift[r] != -INFINITY;
+      factors[r] = counts ? exp2f(row_base + shift[r]) : 0.0f;
     }
     // Eight lanes hold the same columns: in each round a lane gives half of its columns away and takes the other half's
     // sums, so that at the end every lane has the complete sums of an eighth.

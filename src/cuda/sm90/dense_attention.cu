@@ -24,7 +24,7 @@ struct ShapeFor<128, false> {
 };
 template <>
 struct ShapeFor<64, true> {
-  using Type = AttentionShape<64, 3, 128, 4, true, 32>;
+  using Type = AttentionShape<64, 3, 128, 4, false, 32>;
 };
 template <>
 struct ShapeFor<128, true> {
@@ -124,7 +124,7 @@ __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipe
     for (int r = 0; r < 2; ++r) {
       const float lse = consumer.lse(r);
       if (a.lse != nullptr && rows.is_writer(r)) a.lse[rows.lse_index(r)] = lse;
-      const float scale = consumer.sum[r] == 0.0f ? 0.0f : 1.0f / consumer.sum[r];
+      const float divisor = consumer.divisor(r), scale = divisor == 0.0f ? 0.0f : 1.0f / divisor;
       rows.template write<Shape::kHeadDim>(consumer.out, r, scale);
     }
   }
