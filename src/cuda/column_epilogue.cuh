@@ -38,11 +38,10 @@ __device__ inline RowWeights row_weights(const ColumnEpilogueOperands& a, bool a
     case ColumnEpilogue::kSplit: {
       const float all = a.lse_all[lse_index];
       const bool nothing_left = all_keys || all == -INFINITY;
-      // Summed in another order, a part may come out larger than the whole.
-      const float log_kept = fminf(lse - all, 0.0f);
-      if (writer) {
-        a.lse_rest[lse_index] = nothing_left ? -INFINITY : all + logf(fmaxf(-expm1f(log_kept), kMinRest));
-      }
+      // Summed in another order, a part may come out larger than the whole. Comparisons keep a NaN, fminf does not.
+      const float log_kept = lse > all ? 0.0f : lse - all;
+      const float left = -expm1f(log_kept);
+      if (writer) a.lse_rest[lse_index] = nothing_left ? -INFINITY : all + logf(left < kMinRest ? kMinRest : left);
       return nothing_left ? RowWeights{0.0f, 0.0f} : RowWeights{1.0f, -expf(log_kept)};
     }
     case ColumnEpilogue::kMerge: {

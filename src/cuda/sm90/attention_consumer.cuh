@@ -40,7 +40,12 @@ struct AttentionConsumer {
   float sum[2];
 
   __device__ AttentionConsumer(AttentionPipeline<Shape> shared, int warpgroup_index, float scale)
-      : pipeline(shared), warpgroup(warpgroup_index), lane(static_cast<int>(threadIdx.x) % 32), scale_log2(scale) {}
+      : pipeline(shared), warpgroup(warpgroup_index), lane(static_cast<int>(threadIdx.x) % 32), scale_log2(scale) {
+    // The first turn is the first warpgroup's.
+    if constexpr (Shape::kTurns) {
+      if (warpgroup == Shape::kWarpgroups - 1) end_turn();
+    }
+  }
 
   /// Attention of this warpgroup's rows over `keys` >= 1 keys, which the producer brings. Leaves the unnormalised
   /// result in out, and its rows' sums complete.
@@ -95,15 +100,19 @@ struct AttentionConsumer {
     float scores[kTileKeys / 2];
     uint32_t probabilities[kTileKeys / 4];
     float factors[2];
+    begin_turn();
     start_scores(scores);
+    end_turn();
     wait_products<0>();
     finish_scores(scores, tiles == 1, last_keys);
     update_softmax(scores, factors);
     hook(scores, [this](int r) { return base(r); });
     pack(scores, probabilities);
     for (int t = 1; t < tiles; ++t) {
+      begin_turn();
       start_scores(scores);
       start_values(probabilities, t > 1);
+      end_turn();
       wait_products<1>();
       finish_scores(scores, t == tiles - 1, last_keys);
       update_softmax(scores, factors);
@@ -125,7 +134,9 @@ struct AttentionConsumer {
       float scores[kTileKeys / 2];
       uint32_t probabilities[kTileKeys / 4];
       float factors[2];
+      begin_turn();
       start_scores(scores);
+      end_turn();
       wait_products<0>();
       finish_scores(scores, t == tiles - 1, last_keys);
       update_softmax(scores, factors);
@@ -136,6 +147,14 @@ struct AttentionConsumer {
       wait_products<0>();
       finish_values();
     }
+  }
+
+  /// A turn is a barrier between a warpgroup and the one before it.
+  __device__ void begin_turn() const {
+    if constexpr (Shape::kTurns) join_barrier(1 + warpgroup, 256);
+  }
+  __device__ void end_turn() const {
+    if constexpr (Shape::kTurns) pass_barrier(1 + (warpgroup + 1) % Shape::kWarpgroups, 256);
   }
 
   __device__ void start_scores(float (&scores)[kTileKeys / 2]) const {
@@ -174,22 +193,25 @@ struct AttentionConsumer {
   }
 
   __device__ void issue_scores(float (&scores)[kTileKeys / 2]) const {
-    const auto q = pipeline.q();
-    const auto keys = pipeline.keys(keys_at.slot);
+    using Q = typename AttentionPipeline<Shape>::QMatrix;
+    using Tile = typename AttentionPipeline<Shape>::TileMatrix;
+    const uint64_t q = pipeline.q().depth_along_rows(warpgroup * Shape::kWarpgroupRows);
+    const uint64_t keys = pipeline.keys(keys_at.slot).depth_along_rows(0);
 #pragma unroll
     for (int step = 0; step < kHeadDim / 16; ++step) {
-      Wgmma<kTileKeys>::shared_shared(scores, q.depth_along_rows(warpgroup * Shape::kWarpgroupRows, step),
-                                      keys.depth_along_rows(0, step), step > 0);
+      Wgmma<kTileKeys>::shared_shared(scores, q + Q::depth_along_rows_step(step),
+                                      keys + Tile::depth_along_rows_step(step), step > 0);
     }
   }
 
   __device__ void issue_values(const uint32_t (&probabilities)[kTileKeys / 4], bool accumulate) {
-    const auto values = pipeline.values(values_at.slot);
+    using Tile = typename AttentionPipeline<Shape>::TileMatrix;
+    const uint64_t values = pipeline.values(values_at.slot).depth_down_columns();
 #pragma unroll
     for (int step = 0; step < kTileKeys / 16; ++step) {
       const uint32_t a[4] = {probabilities[4 * step], probabilities[4 * step + 1], probabilities[4 * step + 2],
                              probabilities[4 * step + 3]};
-      Wgmma<kHeadDim>::registers_shared(out, a, values.depth_down_columns(step), step > 0 || accumulate);
+      Wgmma<kHeadDim>::registers_shared(out, a, values + Tile::depth_down_columns_step(step), step > 0 || accumulate);
     }
   }
 

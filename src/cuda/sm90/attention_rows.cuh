@@ -16,6 +16,12 @@ struct HeadRowsOut {
   int heads, tokens;
 };
 
+/// Of a row of bf16, the 16-byte chunks that one of its four lanes stores: every fourth.
+template <int kHeadDim>
+struct RowChunks {
+  uint4 chunks[kHeadDim / 32];
+};
+
 /// The two rows of the result that a thread of a computing warpgroup holds a quarter of.
 class OutRows {
  public:
@@ -48,29 +54,40 @@ class OutRows {
     }
   }
 
-  /// Row r: out = scale * values + residual_scale * residual, of which `residual` holds the rows at these strides.
+  /// This lane's chunks of row r of a tensor at these strides; zeros where the row does not exist.
   template <int kHeadDim>
-  __device__ void write_sum(const float (&values)[kHeadDim / 2], int r, float scale, const __nv_bfloat16* residual,
-                            const HeadStrides& strides, float residual_scale) const {
-    __nv_bfloat16* row = out_.data + head_offset_ + (row_ + 8 * r) * out_.strides.token;
+  __device__ RowChunks<kHeadDim> load(const __nv_bfloat16* data, const HeadStrides& strides, int r) const {
     const int batch = head_ / out_.heads;
-    const __nv_bfloat16* known =
-        residual + batch * strides.batch + (head_ - batch * out_.heads) * strides.head + (row_ + 8 * r) * strides.token;
+    const __nv_bfloat16* row =
+        data + batch * strides.batch + (head_ - batch * out_.heads) * strides.head + (row_ + 8 * r) * strides.token;
+    RowChunks<kHeadDim> result{};
+    if (exists(r)) {
+#pragma unroll
+      for (int i = 0; i < kHeadDim / 32; ++i) {
+        result.chunks[i] = *reinterpret_cast<const uint4*>(row + (4 * i + lane_ % 4) * 8);
+      }
+    }
+    return result;
+  }
+
+  /// Row r: out = scale * values + known_scale * known. What has a scale of 0 does not count, whatever its value.
+  template <int kHeadDim>
+  __device__ void write_sum(const float (&values)[kHeadDim / 2], int r, float scale, const RowChunks<kHeadDim>& known,
+                            float known_scale) const {
+    __nv_bfloat16* row = out_.data + head_offset_ + (row_ + 8 * r) * out_.strides.token;
 #pragma unroll
     for (int block = 0; block < kHeadDim / 8; block += 4) {
-      uint32_t words[4] = {};
-      if (exists(r) && residual_scale != 0.0f) {
-        const uint4 loaded = *reinterpret_cast<const uint4*>(known + (block + lane_ % 4) * 8);
-        words[0] = loaded.x, words[1] = loaded.y, words[2] = loaded.z, words[3] = loaded.w;
-      }
+      const uint4 chunk = known.chunks[block / 4];
+      uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
       transpose_quad(words, lane_);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int at = 4 * (block + i) + 2 * r;
+        if (known_scale == 0.0f) words[i] = 0;
         const float2 old = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&words[i]));
         const float low = scale == 0.0f ? 0.0f : values[at] * scale;
         const float high = scale == 0.0f ? 0.0f : values[at + 1] * scale;
-        words[i] = pack_bf16(fmaf(old.x, residual_scale, low), fmaf(old.y, residual_scale, high));
+        words[i] = pack_bf16(fmaf(old.x, known_scale, low), fmaf(old.y, known_scale, high));
       }
       store(row, block, r, words);
     }

@@ -6,7 +6,8 @@ namespace chipmunk::cuda::sm90 {
 
 /// How an attention kernel divides its work: one warpgroup brings keys and values into shared memory, the others
 /// compute, each for 64 query rows; keys go by in tiles.
-template <int kHeadDim_, int kWarpgroups_, int kTileKeys_, int kStages_, bool kOverlap_, int kProducerRegisters_>
+template <int kHeadDim_, int kWarpgroups_, int kTileKeys_, int kStages_, bool kOverlap_, int kProducerRegisters_,
+          bool kTurns_ = false>
 struct AttentionShape {
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr int kWarpgroups = kWarpgroups_;  // that compute
@@ -15,6 +16,9 @@ struct AttentionShape {
   // Whether a warpgroup multiplies one tile's values and the next one's keys while it computes a softmax. It costs the
   // registers of a tile's probabilities; without it, the warpgroups fill each other's pauses.
   static constexpr bool kOverlap = kOverlap_;
+
+  // Whether the warpgroups start their products in turn, so that one's run while another computes a softmax.
+  static constexpr bool kTurns = kTurns_;
 
   static constexpr int kWarpgroupRows = 64;
   static constexpr int kRows = kWarpgroups * kWarpgroupRows;

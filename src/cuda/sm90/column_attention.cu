@@ -59,31 +59,38 @@ struct Item {
   }
 };
 
-/// What gathers keys and values: every warp brings a part of each tile's rows, of which lane i knows the i-th one's
-/// key. Few registers are left for it, so it computes what it needs anew.
+/// What gathers keys and values: every warp brings a part of each tile's rows, a few of them with each instruction.
 template <class Shape>
 class Gatherer {
  public:
-  __device__ Gatherer(const Arguments& a, const AttentionPipeline<Shape>& pipeline) : a_(a), pipeline_(pipeline) {}
+  __device__ Gatherer(const Arguments& a, const AttentionPipeline<Shape>& pipeline) : a_(a), pipeline_(pipeline) {
+#pragma unroll
+    for (int i = 0; i < kPatternCopies; ++i)
+      offsets_[i] = TileMatrix{0}.chunk(warp_row() + copied_row(i), lane_chunk());
+  }
 
   __device__ void run() {
     uint32_t q_parity = 1;
     for (int number = blockIdx.x; number < a_.items; number += gridDim.x) {
       const Item item = Item::find<Shape>(a_, number);
       if (item.keys == 0) continue;
-      const __nv_bfloat16* k = a_.k + item.batch * a_.k_strides.batch + item.head * a_.k_strides.head + lane_column();
-      const __nv_bfloat16* v = a_.v + item.batch * a_.v_strides.batch + item.head * a_.v_strides.head + lane_column();
+      const int column = lane_chunk() * 8;
+      const __nv_bfloat16* k = a_.k + item.batch * a_.k_strides.batch + item.head * a_.k_strides.head + column;
+      const __nv_bfloat16* v = a_.v + item.batch * a_.v_strides.batch + item.head * a_.v_strides.head + column;
       int next_key = key_of(item, 0);
       for (int first = 0; first < item.keys; first += Shape::kTileKeys) {
-        const int key = next_key;
+        int keys[kCopies];
+#pragma unroll
+        for (int i = 0; i < kCopies; ++i) keys[i] = __shfl_sync(0xffffffffu, next_key, copied_row(i));
         next_key = key_of(item, first + Shape::kTileKeys);
+        const bool full = first + Shape::kTileKeys <= item.keys;
         wait(pipeline_.keys_empty(at_.slot), at_.parity ^ 1);
-        gather(k, a_.k_row_bytes, key, pipeline_.keys(at_.slot));
+        gather(k, a_.k_row_bytes, keys, full, pipeline_.keys(at_.slot).address);
         arrive_after_copies(pipeline_.keys_full(at_.slot));
         // The first keys are under way before the warps that compute let go of the last group's queries.
         if (first == 0 && threadIdx.x == 0) bring_queries(item, q_parity);
         wait(pipeline_.values_empty(at_.slot), at_.parity ^ 1);
-        gather(v, a_.v_row_bytes, key, pipeline_.values(at_.slot));
+        gather(v, a_.v_row_bytes, keys, full, pipeline_.values(at_.slot).address);
         arrive_after_copies(pipeline_.values_full(at_.slot));
         at_.advance();
       }
@@ -92,31 +99,42 @@ class Gatherer {
   }
 
  private:
+  using TileMatrix = typename AttentionPipeline<Shape>::TileMatrix;
   static constexpr int kWarpRows = Shape::kTileKeys / kProducerWarps;
   static constexpr int kRowChunks = Shape::kHeadDim / 8;
   static constexpr int kRowsAtOnce = kWarpSize / kRowChunks;
+  static constexpr int kCopies = kWarpRows / kRowsAtOnce;
   static_assert(kWarpRows <= kWarpSize && kWarpRows % kRowsAtOnce == 0);
+  // The places of rows in shared memory repeat after this many copies, a pattern further on.
+  static constexpr int kPatternCopies = 8 / kRowsAtOnce;
 
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % kWarpSize; }
-  __device__ static int lane_column() { return lane() % kRowChunks * 8; }
+  __device__ static int lane_chunk() { return lane() % kRowChunks; }
   __device__ static int warp_row() { return static_cast<int>(threadIdx.x) / kWarpSize * kWarpRows; }
+  /// Of the warp's rows, the one that this lane copies a chunk of with copy i.
+  __device__ static int copied_row(int i) { return i * kRowsAtOnce + lane() / kRowChunks; }
 
-  /// The key of this lane's row in the tile that starts at place `first` of the list; -1 past the end.
+  /// The key of the warp's row number lane() in the tile that starts at place `first` of the list; -1 past the end.
   __device__ static int key_of(const Item& item, int first) {
     const int place = first + warp_row() + lane();
     if (lane() >= kWarpRows || place >= item.keys) return -1;
     return item.ids != nullptr ? item.ids[place] : place;
   }
 
-  __device__ static void gather(const __nv_bfloat16* column, uint32_t row_bytes, int key,
-                                const typename AttentionPipeline<Shape>::TileMatrix& tile) {
-#pragma unroll 2
-    for (int i = 0; i < kWarpRows; i += kRowsAtOnce) {
-      const int row = i + lane() / kRowChunks;
-      const int row_key = __shfl_sync(0xffffffffu, key, row);
-      const char* source = reinterpret_cast<const char*>(column) +
-                           static_cast<uint64_t>(static_cast<uint32_t>(max(row_key, 0))) * row_bytes;
-      copy_16(tile.chunk(warp_row() + row, lane() % kRowChunks), source, row_key >= 0);
+  __device__ void gather(const __nv_bfloat16* column, uint32_t row_bytes, const int (&keys)[kCopies], bool full,
+                         uint32_t tile) const {
+    const auto source = [&](int key) {
+      return reinterpret_cast<const char*>(column) + static_cast<uint64_t>(static_cast<uint32_t>(key)) * row_bytes;
+    };
+    const auto destination = [&](int i) {
+      return tile + offsets_[i % kPatternCopies] + i / kPatternCopies * kSwizzlePattern;
+    };
+    if (full) {
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) copy_16(destination(i), source(keys[i]));
+    } else {
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) copy_16(destination(i), source(max(keys[i], 0)), keys[i] >= 0);
     }
   }
 
@@ -134,7 +152,37 @@ class Gatherer {
   const Arguments& a_;
   const AttentionPipeline<Shape>& pipeline_;
   typename AttentionPipeline<Shape>::Position at_;
+  uint32_t offsets_[kPatternCopies];
 };
+
+__device__ void write_lse(const Arguments& a, const OutRows& rows, int r, float lse) {
+  if (a.lse != nullptr && rows.is_writer(r)) a.lse[rows.lse_index(r)] = lse;
+}
+
+/// The result joined with what is known of the other keys.
+template <class Shape>
+__device__ void write_joined(const Arguments& a, const Item& item, const OutRows& rows,
+                             const AttentionConsumer<Shape, true>& consumer) {
+  // Everything is on its way before the first use, or each row would wait for memory again.
+  RowChunks<Shape::kHeadDim> known[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r)
+    known[r] = rows.template load<Shape::kHeadDim>(a.epilogue.residual, a.epilogue.residual_strides, r);
+  RowWeights weights[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const float lse = consumer.lse(r);
+    weights[r] = rows.exists(r)
+                     ? row_weights(a.epilogue, item.ids == nullptr, rows.lse_index(r), lse, rows.is_writer(r))
+                     : RowWeights{0.0f, 0.0f};
+    write_lse(a, rows, r, lse);
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const float divisor = consumer.divisor(r), scale = divisor == 0.0f ? 0.0f : weights[r].sparse / divisor;
+    rows.template write_sum<Shape::kHeadDim>(consumer.out, r, scale, known[r], weights[r].residual);
+  }
+}
 
 template <class Shape>
 __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipeline, int warpgroup) {
@@ -147,21 +195,15 @@ __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipe
       consumer.attend_nothing();
     }
     const OutRows rows(a.out, item.batch, item.head, item.first_row + warpgroup * Shape::kWarpgroupRows, a.out.tokens);
+    if (a.epilogue.kind == ColumnEpilogue::kNone) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const float lse = consumer.lse(r);
-      if (a.lse != nullptr && rows.is_writer(r)) a.lse[rows.lse_index(r)] = lse;
-      RowWeights weights{0.0f, 0.0f};
-      if (rows.exists(r)) {
-        weights = row_weights(a.epilogue, item.ids == nullptr, rows.lse_index(r), lse, rows.is_writer(r));
+      for (int r = 0; r < 2; ++r) {
+        write_lse(a, rows, r, consumer.lse(r));
+        const float divisor = consumer.divisor(r);
+        rows.template write<Shape::kHeadDim>(consumer.out, r, divisor == 0.0f ? 0.0f : 1.0f / divisor);
       }
-      const float divisor = consumer.divisor(r), scale = divisor == 0.0f ? 0.0f : weights.sparse / divisor;
-      if (a.epilogue.kind == ColumnEpilogue::kNone) {
-        rows.template write<Shape::kHeadDim>(consumer.out, r, scale);
-      } else {
-        rows.template write_sum<Shape::kHeadDim>(consumer.out, r, scale, a.epilogue.residual,
-                                                 a.epilogue.residual_strides, weights.residual);
-      }
+    } else {
+      write_joined<Shape>(a, item, rows, consumer);
     }
   }
 }

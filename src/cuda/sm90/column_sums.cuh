@@ -105,7 +105,8 @@ __device__ void reduce_column_sums(const ColumnSumRing<Shape>& ring, RingPositio
       float sum = 0.0f;
 #pragma unroll
       for (int warp = 0; warp < Ring::kWarps; ++warp) sum += ring.sums(at.slot, warp)[column];
-      if (first + column < all_keys) row[first + column] = sum;
+      // Past the keys there are probabilities of 0, but of rows whose factor may be NaN.
+      if (first + column < all_keys) row[first + column] = first + column < keys ? sum : 0.0f;
     }
     __syncwarp();
     if (thread % 32 == 0) arrive(ring.empty(at.slot));

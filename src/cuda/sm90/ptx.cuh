@@ -43,6 +43,17 @@ __device__ inline void wait(uint32_t barrier, uint32_t parity) {
   }
 }
 
+// Barriers of the block, by number; 0 is __syncthreads()'s.
+
+/// Arrives and waits until `threads` threads have arrived.
+__device__ inline void join_barrier(int number, int threads) {
+  asm volatile("bar.sync %0, %1;\n" ::"r"(number), "r"(threads) : "memory");
+}
+/// Arrives for those who join.
+__device__ inline void pass_barrier(int number, int threads) {
+  asm volatile("bar.arrive %0, %1;\n" ::"r"(number), "r"(threads) : "memory");
+}
+
 // Copies.
 
 /// A box of a tensor with four dimensions, innermost coordinate first.
@@ -56,6 +67,9 @@ __device__ inline void copy_box(uint32_t destination, const CUtensorMap* map, ui
 }
 __device__ inline void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory");
+}
+__device__ inline void copy_16(uint32_t destination, const void* source) {
+  asm volatile("cp.async.cg.shared::cta.global [%0], [%1], 16;\n" ::"r"(destination), "l"(source) : "memory");
 }
 /// 16 bytes, or zeros where valid is false; the source is not read then.
 __device__ inline void copy_16(uint32_t destination, const void* source, bool valid) {

@@ -27,24 +27,27 @@ struct SharedMatrix {
     return address + chunk / 8 * kBlockBytes + row * kSwizzleRow + ((chunk ^ row) & 7) * 16;
   }
 
-  /// As an operand whose depth runs along the rows: from first_row on, depth elements [16 * step, 16 * step + 16).
-  __device__ uint64_t depth_along_rows(int first_row, int step) const {
-    const uint32_t start = address + first_row * kSwizzleRow + step / 4 * kBlockBytes +
-                           step % 4 * (16 * static_cast<int>(sizeof(uint16_t)));
-    return descriptor(start, 1, kSwizzlePattern);
+  /// As an operand whose depth runs along the rows: from first_row on, depth elements [0, 16); plus
+  /// depth_along_rows_step(i) for
+  /// [16 * i, 16 * i + 16).
+  __device__ uint64_t depth_along_rows(int first_row) const { return descriptor(address + first_row * kSwizzleRow, 1); }
+  __device__ static constexpr uint64_t depth_along_rows_step(int i) {
+    return encoded(i / 4 * kBlockBytes + i % 4 * (16 * static_cast<int>(sizeof(uint16_t))));
   }
-  /// As an operand whose depth runs down the columns: rows [16 * step, 16 * step + 16), all columns.
-  __device__ uint64_t depth_down_columns(int step) const {
-    return descriptor(address + step * 16 * kSwizzleRow, kBlockBytes, kSwizzlePattern);
-  }
+  /// As an operand whose depth runs down the columns: rows [0, 16), all columns; plus depth_down_columns_step(i) for
+  /// rows [16 * i, 16 * i + 16).
+  __device__ uint64_t depth_down_columns() const { return descriptor(address, kBlockBytes); }
+  __device__ static constexpr uint64_t depth_down_columns_step(int i) { return encoded(i * 16 * kSwizzleRow); }
 
  private:
-  /// leading: bytes from one block of columns to the next; pattern: from one pattern of eight rows to the next.
-  __device__ static uint64_t descriptor(uint32_t start, uint32_t leading, uint32_t pattern) {
-    constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
-    return kSwizzle128 | static_cast<uint64_t>((start & 0x3ffff) >> 4) |
-           static_cast<uint64_t>((leading & 0x3ffff) >> 4) << 16 |
-           static_cast<uint64_t>((pattern & 0x3ffff) >> 4) << 32;
+  /// Addresses and distances are in units of 16 bytes.
+  __device__ static constexpr uint64_t encoded(uint32_t bytes) { return bytes >> 4; }
+  /// leading: bytes from one block of columns to the next. All lanes of a warp have the same; saying so lets the
+  /// compiler keep it in a uniform register.
+  __device__ static uint64_t descriptor(uint32_t start, uint32_t leading) {
+    constexpr uint32_t kSwizzle128 = 1u << 30;
+    const uint32_t low = __shfl_sync(0xffffffffu, (start >> 4) | (leading >> 4) << 16, 0);
+    return static_cast<uint64_t>(kSwizzle128 | static_cast<uint32_t>(encoded(kSwizzlePattern))) << 32 | low;
   }
 };
 
