@@ -151,7 +151,7 @@ __device__ void write_rows(const Arguments& a, const Work& work, const float (&o
     if (a.lse != nullptr && writer) a.lse[lse_index] = lse;
     RowWeights weights{0.0f, 1.0f};
     if constexpr (kColumns) weights = row_weights(a.epilogue, work.ids == nullptr, lse_index, lse, writer);
-    const float sparse = softmax.sum[r] == 0.0f ? 0.0f : weights.sparse / softmax.sum[r];
+    const float sparse = softmax.sum[r] == 0.0f || weights.sparse == 0.0f ? 0.0f : weights.sparse / softmax.sum[r];
     bf16* to = a.out + work.batch * a.out_strides.batch + token * a.out_strides.token + work.head * a.out_strides.head;
     const bf16* residual = nullptr;
     if (kColumns && weights.residual != 0.0f) {

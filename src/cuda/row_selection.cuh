@@ -27,7 +27,8 @@ __device__ inline uint32_t order_key(float score) {
 __device__ inline uint32_t low_bits(int count) { return count >= kWordBits ? ~0u : (1u << count) - 1; }
 
 /// What a block needs of shared memory besides keys and words. The search for the k-th largest key goes by digits of
-/// 11, 10 and 11 bits: how often each occurs is counted in bins, whose sums over kWordBits of them are the groups.
+/// 11, 10 and 11 bits, from the highest in which the row's keys differ: how often each occurs is counted in bins, whose
+/// sums over kWordBits of them are the groups.
 struct alignas(16) SelectionShared {
   static constexpr int kWideBins = 2048, kNarrowBins = 1024;
   static constexpr int kGroups = kWideBins / kWordBits;
@@ -38,6 +39,8 @@ struct alignas(16) SelectionShared {
   uint32_t groups[2][kGroups];
   uint32_t exchanged[2];
   uint32_t warp_sums[kSelectionThreads / kWarpSize];
+  // Of this block's keys.
+  uint32_t smallest, largest;
   // The digit of the k-th largest key; its rank among the keys that share it; how many do.
   uint32_t digit, rank, count;
 };
@@ -178,16 +181,61 @@ class RowSelection {
     return mine;
   }
 
-  /// Counts, over the whole row, how often each digit occurs among the keys that agree with the prefix.
-  __device__ void count_digits(uint32_t* bins, int num_bins, uint32_t* groups, int shift, uint32_t prefix,
-                               uint32_t prefix_mask) {
+  /// Calls body with every key of the slice, in any order.
+  template <class Body>
+  __device__ void for_each_key(Body body) const {
+    const int quads = slice_.columns / 4;
+#pragma unroll 2
+    for (int i = thread(); i < quads; i += kSelectionThreads) {
+      const uint4 quad = reinterpret_cast<const uint4*>(slice_.keys)[i];
+      body(quad.x);
+      body(quad.y);
+      body(quad.z);
+      body(quad.w);
+    }
+    for (int i = quads * 4 + thread(); i < slice_.columns; i += kSelectionThreads) body(slice_.keys[i]);
+  }
+
+  struct Range {
+    uint32_t smallest, largest;
+  };
+
+  /// Of the whole row's keys.
+  __device__ Range key_range() {
+    if (thread() == 0) {
+      shared_.smallest = ~0u;
+      shared_.largest = 0;
+    }
+    __syncthreads();
+    uint32_t smallest = ~0u, largest = 0;
+    for_each_key([&](uint32_t key) {
+      smallest = min(smallest, key);
+      largest = max(largest, key);
+    });
+    smallest = __reduce_min_sync(kAllLanes, smallest);
+    largest = __reduce_max_sync(kAllLanes, largest);
+    if (lane() == 0) {
+      atomicMin(&shared_.smallest, smallest);
+      atomicMax(&shared_.largest, largest);
+    }
+    cluster_barrier();
+    // A lane a block.
+    const bool has_peer = lane() < cluster_blocks();
+    smallest = has_peer ? load_peer(&shared_.smallest, lane()) : ~0u;
+    largest = has_peer ? load_peer(&shared_.largest, lane()) : 0;
+    return {__reduce_min_sync(kAllLanes, smallest), __reduce_max_sync(kAllLanes, largest)};
+  }
+
+  /// Counts, over the whole row, how often each digit occurs among the keys that agree with the prefix; both are of
+  /// what keys exceed `smallest` by.
+  __device__ void count_digits(uint32_t* bins, int num_bins, uint32_t* groups, uint32_t smallest, int shift,
+                               uint32_t prefix, uint32_t prefix_mask) {
     for (int i = thread(); i < num_bins; i += kSelectionThreads) bins[i] = 0;
     __syncthreads();
-#pragma unroll 4
-    for (int column = thread(); column < slice_.columns; column += kSelectionThreads) {
-      const uint32_t key = slice_.keys[column];
-      if (((key ^ prefix) & prefix_mask) == 0) atomicAdd(&bins[key >> shift & (num_bins - 1)], 1u);
-    }
+    for_each_key([&](uint32_t key) {
+      const uint32_t excess = key - smallest;
+      if (((excess ^ prefix) & prefix_mask) == 0) atomicAdd(&bins[excess >> shift & (num_bins - 1)], 1u);
+    });
     __syncthreads();
     for (int group = warp(); group < SelectionShared::kGroups; group += kSelectionThreads / kWarpSize) {
       const int bin = group * kWordBits + lane();
@@ -221,25 +269,30 @@ class RowSelection {
   }
 
   __device__ Threshold find_threshold(uint32_t k) {
+    const Range range = key_range();
+    // The higher bits are all keys' own: counting those would send everything into a few bins.
+    const int bits = kWordBits - __clz(static_cast<int>(range.largest - range.smallest));
     uint32_t prefix = 0, prefix_mask = 0;
+    int shift = bits;
 #pragma unroll 1
-    for (int turn = 0; turn < 3; ++turn) {
+    for (int turn = 0; turn == 0 || shift > 0; ++turn) {
       const bool narrow = turn == 1;
       const int num_bins = narrow ? SelectionShared::kNarrowBins : SelectionShared::kWideBins;
-      const int shift = turn == 0 ? 21 : narrow ? 11 : 0;
+      shift = max(shift - (narrow ? 10 : 11), 0);
       uint32_t* bins = narrow ? shared_.narrow_bins : shared_.wide_bins;
       uint32_t* groups = shared_.groups[turn % 2];
-      count_digits(bins, num_bins, groups, shift, prefix, prefix_mask);
+      count_digits(bins, num_bins, groups, range.smallest, shift, prefix, prefix_mask);
       if (warp() == 0) find_digit(bins, groups, k);
       __syncthreads();
+      // Where fewer bits were left than a digit has, those above are the prefix's.
       prefix |= shared_.digit << shift;
-      prefix_mask |= static_cast<uint32_t>(num_bins - 1) << shift;
+      prefix_mask = ~0u << shift;
       k = shared_.rank;
       // All keys with this prefix belong to the k largest: their other digits do not matter.
-      if (k == shared_.count) return {prefix, 0};
+      if (k == shared_.count) return {range.smallest + prefix, 0};
     }
-    // prefix is the k-th largest key itself. No score has a key of ones alone, so adding 1 does not overflow.
-    return {prefix + 1, static_cast<int>(k)};
+    // This is the k-th largest key itself. No score has a key of ones alone, so adding 1 does not overflow.
+    return {range.smallest + prefix + 1, static_cast<int>(k)};
   }
 
   /// Keeps the first ones of the columns that have the key below the threshold.

@@ -278,7 +278,7 @@ class Sequence {
     ops::column_attention_into(context_, later.tensor, k_.tensor, v_.tensor, columns.set, merged, options);
     expect_rows("merge", later, merged, &columns, [&](const RowPlace& at, size_t element, double lse, double value) {
       const double rest_of_row = rest_lse[row_index(at)], base = std::max(lse, rest_of_row);
-      if (base == -kInfinity) return 0.0;
+      if (rest_of_row == -kInfinity && lse == -kInfinity) return 0.0;
       const double total = std::exp(rest_of_row - base) + std::exp(lse - base);
       const double known = rest_of_row == -kInfinity ? 0.0 : std::exp(all[element / dim] - base) * kept_rest[element];
       return (known + (lse == -kInfinity ? 0.0 : std::exp(lse - base) * value)) / total;

@@ -20,6 +20,27 @@ struct NoTileHook {
   __device__ void operator()(const float (&)[kValues], Base) const {}
 };
 
+/// Of the block's warpgroups, the calling thread's; the compiler sees that a warp's lanes agree.
+__device__ inline int warpgroup_index() { return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0); }
+
+/// Brings a warpgroup's rows of q, where its products with the last ones are complete. By all of its threads.
+template <class Shape>
+__device__ void bring_queries(const AttentionPipeline<Shape>& pipeline, int warpgroup, const CUtensorMap& map,
+                              int first_row, int head, int batch) {
+  constexpr int kFirstBarrier = 4;  // lower ones are those of turns
+  join_barrier(kFirstBarrier + warpgroup, 128);
+  if (threadIdx.x % 128 != 0) return;
+  const uint32_t full = pipeline.q_full(warpgroup);
+  arrive_expecting(full, Shape::kWarpgroupQBytes);
+  const auto q = pipeline.q();
+#pragma unroll
+  for (int block = 0; block < Shape::kHeadDim / kRowElements; ++block) {
+    const int row = warpgroup * Shape::kWarpgroupRows;
+    copy_box(q.address + block * q.kBlockBytes + row * kSwizzleRow, &map, full, block * kRowElements, first_row + row,
+             head, batch);
+  }
+}
+
 /// A warpgroup's part of attention: 64 query rows, of which thread i holds rows i / 32 * 16 + i % 32 / 4 and 8 more,
 /// and of every 8 columns those at i % 4 * 2 and the next.
 template <class Shape, bool kGathered>
@@ -49,19 +70,19 @@ struct AttentionConsumer {
 
   /// Attention of this warpgroup's rows over `keys` >= 1 keys, which the producer brings. Leaves the unnormalised
   /// result in out, and its rows' sums complete.
+  /// next_queries() is called once this warpgroup's queries are not needed any more.
   /// hook receives the probabilities of each tile, and base(r) of its rows.
-  template <class TileHook = NoTileHook>
-  __device__ void attend(int keys, TileHook hook = {}) {
+  template <class NextQueries, class TileHook = NoTileHook>
+  __device__ void attend(int keys, NextQueries next_queries, TileHook hook = {}) {
     const int tiles = (keys + kTileKeys - 1) / kTileKeys;
     const int last_keys = keys - (tiles - 1) * kTileKeys;
     largest[0] = largest[1] = -INFINITY;
     sum[0] = sum[1] = 0.0f;
-    wait(pipeline.q_full(), q_parity);
-    q_parity ^= 1;
+    wait_queries();
     if constexpr (Shape::kOverlap) {
-      attend_overlapped(tiles, last_keys, hook);
+      attend_overlapped(tiles, last_keys, next_queries, hook);
     } else {
-      attend_in_turn(tiles, last_keys, hook);
+      attend_in_turn(tiles, last_keys, next_queries, hook);
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -71,7 +92,10 @@ struct AttentionConsumer {
   }
 
   /// In place of attend() where there are no keys.
-  __device__ void attend_nothing() {
+  template <class NextQueries>
+  __device__ void attend_nothing(NextQueries next_queries) {
+    wait_queries();
+    next_queries();
 #pragma unroll
     for (int i = 0; i < kHeadDim / 2; ++i) out[i] = 0.0f;
     largest[0] = largest[1] = -INFINITY;
@@ -95,8 +119,8 @@ struct AttentionConsumer {
   __device__ float base(int r) const { return ceilf(largest[r] * scale_log2); }
 
   /// The scores of a tile and the values of the one before are multiplied while its softmax is computed.
-  template <class TileHook>
-  __device__ void attend_overlapped(int tiles, int last_keys, TileHook& hook) {
+  template <class NextQueries, class TileHook>
+  __device__ void attend_overlapped(int tiles, int last_keys, NextQueries& next_queries, TileHook& hook) {
     float scores[kTileKeys / 2];
     uint32_t probabilities[kTileKeys / 4];
     float factors[2];
@@ -104,7 +128,7 @@ struct AttentionConsumer {
     start_scores(scores);
     end_turn();
     wait_products<0>();
-    finish_scores(scores, tiles == 1, last_keys);
+    finish_scores(scores, tiles == 1, last_keys, next_queries);
     update_softmax(scores, factors);
     hook(scores, [this](int r) { return base(r); });
     pack(scores, probabilities);
@@ -114,7 +138,7 @@ struct AttentionConsumer {
       start_values(probabilities, t > 1);
       end_turn();
       wait_products<1>();
-      finish_scores(scores, t == tiles - 1, last_keys);
+      finish_scores(scores, t == tiles - 1, last_keys, next_queries);
       update_softmax(scores, factors);
       hook(scores, [this](int r) { return base(r); });
       wait_products<0>();
@@ -128,8 +152,8 @@ struct AttentionConsumer {
   }
 
   /// One after the other: the probabilities take the registers of the scores.
-  template <class TileHook>
-  __device__ void attend_in_turn(int tiles, int last_keys, TileHook& hook) {
+  template <class NextQueries, class TileHook>
+  __device__ void attend_in_turn(int tiles, int last_keys, NextQueries& next_queries, TileHook& hook) {
     for (int t = 0; t < tiles; ++t) {
       float scores[kTileKeys / 2];
       uint32_t probabilities[kTileKeys / 4];
@@ -138,7 +162,7 @@ struct AttentionConsumer {
       start_scores(scores);
       end_turn();
       wait_products<0>();
-      finish_scores(scores, t == tiles - 1, last_keys);
+      finish_scores(scores, t == tiles - 1, last_keys, next_queries);
       update_softmax(scores, factors);
       hook(scores, [this](int r) { return base(r); });
       if (t > 0) rescale(factors);
@@ -163,12 +187,13 @@ struct AttentionConsumer {
     issue_scores(scores);
     commit_products();
   }
-  /// last: of this group's tiles; its queries are not needed any more, and it may have fewer keys.
-  __device__ void finish_scores(float (&scores)[kTileKeys / 2], bool last, int last_keys) {
+  /// last: of this group's tiles, which may have fewer keys.
+  template <class NextQueries>
+  __device__ void finish_scores(float (&scores)[kTileKeys / 2], bool last, int last_keys, NextQueries& next_queries) {
     release(pipeline.keys_empty(keys_at.slot));
     keys_at.advance();
     if (!last) return;
-    release(pipeline.q_empty());
+    next_queries();
     if (last_keys < kTileKeys) mask(scores, last_keys);
   }
   __device__ void start_values(const uint32_t (&probabilities)[kTileKeys / 4], bool accumulate) {
@@ -182,6 +207,10 @@ struct AttentionConsumer {
     values_at.advance();
   }
 
+  __device__ void wait_queries() {
+    wait(pipeline.q_full(warpgroup), q_parity);
+    q_parity ^= 1;
+  }
   __device__ void wait_tile(uint32_t barrier, uint32_t parity) const {
     wait(barrier, parity);
     // Gathered rows were written as ordinary stores are; tensor cores read by another way.
@@ -216,9 +245,10 @@ struct AttentionConsumer {
   }
 
   __device__ void mask(float (&scores)[kTileKeys / 2], int keys) const {
+    const int end = keys - lane % 4 * 2;
 #pragma unroll
     for (int i = 0; i < kTileKeys / 2; ++i) {
-      if (i / 4 * 8 + lane % 4 * 2 + i % 2 >= keys) scores[i] = -INFINITY;
+      if (i / 4 * 8 + i % 2 >= end) scores[i] = -INFINITY;
     }
   }
 

@@ -37,18 +37,17 @@ struct AttentionPipeline {
   __device__ TileMatrix keys(int slot) const { return {base + Shape::kKeysOffset + slot * Shape::kTileBytes}; }
   __device__ TileMatrix values(int slot) const { return {base + Shape::kValuesOffset + slot * Shape::kTileBytes}; }
 
-  __device__ uint32_t q_full() const { return barrier(0); }
-  __device__ uint32_t q_empty() const { return barrier(1); }
-  __device__ uint32_t keys_full(int slot) const { return barrier(2 + slot); }
-  __device__ uint32_t keys_empty(int slot) const { return barrier(2 + Shape::kStages + slot); }
-  __device__ uint32_t values_full(int slot) const { return barrier(2 + 2 * Shape::kStages + slot); }
-  __device__ uint32_t values_empty(int slot) const { return barrier(2 + 3 * Shape::kStages + slot); }
+  /// Every warpgroup brings its own rows of q.
+  __device__ uint32_t q_full(int warpgroup) const { return barrier(4 * Shape::kStages + warpgroup); }
+  __device__ uint32_t keys_full(int slot) const { return barrier(slot); }
+  __device__ uint32_t keys_empty(int slot) const { return barrier(Shape::kStages + slot); }
+  __device__ uint32_t values_full(int slot) const { return barrier(2 * Shape::kStages + slot); }
+  __device__ uint32_t values_empty(int slot) const { return barrier(3 * Shape::kStages + slot); }
 
   /// By one thread, before a barrier of the block. tile_arrivals: how many threads announce a tile.
   __device__ void init(uint32_t tile_arrivals) const {
     constexpr uint32_t kWarps = Shape::kWarpgroups * 4;
-    init_barrier(q_full(), 1);
-    init_barrier(q_empty(), kWarps);
+    for (int warpgroup = 0; warpgroup < Shape::kWarpgroups; ++warpgroup) init_barrier(q_full(warpgroup), 1);
     for (int slot = 0; slot < Shape::kStages; ++slot) {
       init_barrier(keys_full(slot), tile_arrivals);
       init_barrier(keys_empty(slot), kWarps);

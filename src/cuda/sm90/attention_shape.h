@@ -31,11 +31,12 @@ struct AttentionShape {
   // Shared memory, from an address that is a multiple of kAlignment.
   static constexpr int kAlignment = 1024;
   static constexpr int kQBytes = kRows * kHeadDim * 2;
+  static constexpr int kWarpgroupQBytes = kWarpgroupRows * kHeadDim * 2;
   static constexpr int kTileBytes = kTileKeys * kHeadDim * 2;
   static constexpr int kKeysOffset = kQBytes;
   static constexpr int kValuesOffset = kKeysOffset + kStages * kTileBytes;
   static constexpr int kBarriersOffset = kValuesOffset + kStages * kTileBytes;
-  static constexpr int kBarriers = 2 + 4 * kStages;
+  static constexpr int kBarriers = 4 * kStages + kWarpgroups;
   static constexpr int kEnd = kBarriersOffset + kBarriers * 8;
   static constexpr size_t kSharedBytes = kEnd + kAlignment;
 };

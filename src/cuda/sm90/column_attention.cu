@@ -19,7 +19,7 @@ struct ShapeFor<64> {
 };
 template <>
 struct ShapeFor<128> {
-  using Type = AttentionShape<128, 3, 112, 3, false, 56>;
+  using Type = AttentionShape<128, 3, 112, 3, false, 56, true>;
 };
 
 /// Threads that gather keys and values, each of which announces its part of a tile.
@@ -43,8 +43,7 @@ struct Arguments {
 
 /// The piece of work with that number: groups of a head follow each other, so that its keys stay in the cache.
 struct Item {
-  int batch, head, first_row, keys;
-  const int32_t* ids;  // or null: 0, 1, ...
+  int batch, head, first_row;
 
   template <class Shape>
   __device__ static Item find(const Arguments& a, int number) {
@@ -53,10 +52,31 @@ struct Item {
     item.first_row = (number - head * a.groups) * Shape::kRows;
     item.batch = head / a.out.heads;
     item.head = head - item.batch * a.out.heads;
-    item.keys = a.counts[number];
-    item.ids = item.keys == a.key_tokens ? nullptr : a.indices + number * a.capacity;
     return item;
   }
+};
+
+/// The number of keys of this block's pieces of work, one after the other. Each is asked for a piece ahead: it would
+/// come behind everything that is being gathered.
+class KeyCounts {
+ public:
+  __device__ KeyCounts(const Arguments& a, int first) : a_(a), next_number_(first) { ask(); }
+
+  /// The same in all lanes, and known to be, so that what depends on it may live in uniform registers.
+  __device__ int next() {
+    const int count = __shfl_sync(0xffffffffu, asked_, 0);
+    ask();
+    return count;
+  }
+
+ private:
+  __device__ void ask() {
+    if (next_number_ < a_.items) asked_ = a_.counts[next_number_];
+    next_number_ += static_cast<int>(gridDim.x);
+  }
+
+  const Arguments& a_;
+  int next_number_, asked_ = 0;
 };
 
 /// What gathers keys and values: every warp brings a part of each tile's rows, a few of them with each instruction.
@@ -70,31 +90,19 @@ class Gatherer {
   }
 
   __device__ void run() {
-    uint32_t q_parity = 1;
-    for (int number = blockIdx.x; number < a_.items; number += gridDim.x) {
-      const Item item = Item::find<Shape>(a_, number);
-      if (item.keys == 0) continue;
-      const int column = lane_chunk() * 8;
-      const __nv_bfloat16* k = a_.k + item.batch * a_.k_strides.batch + item.head * a_.k_strides.head + column;
-      const __nv_bfloat16* v = a_.v + item.batch * a_.v_strides.batch + item.head * a_.v_strides.head + column;
-      int next_key = key_of(item, 0);
-      for (int first = 0; first < item.keys; first += Shape::kTileKeys) {
-        int keys[kCopies];
+    Cursor now(a_), ahead(a_);
+    // Keys of the tiles to come, asked for long before: they arrive behind what is being gathered.
+    int asked[kTilesAhead];
 #pragma unroll
-        for (int i = 0; i < kCopies; ++i) keys[i] = __shfl_sync(0xffffffffu, next_key, copied_row(i));
-        next_key = key_of(item, first + Shape::kTileKeys);
-        const bool full = first + Shape::kTileKeys <= item.keys;
-        wait(pipeline_.keys_empty(at_.slot), at_.parity ^ 1);
-        gather(k, a_.k_row_bytes, keys, full, pipeline_.keys(at_.slot).address);
-        arrive_after_copies(pipeline_.keys_full(at_.slot));
-        // The first keys are under way before the warps that compute let go of the last group's queries.
-        if (first == 0 && threadIdx.x == 0) bring_queries(item, q_parity);
-        wait(pipeline_.values_empty(at_.slot), at_.parity ^ 1);
-        gather(v, a_.v_row_bytes, keys, full, pipeline_.values(at_.slot).address);
-        arrive_after_copies(pipeline_.values_full(at_.slot));
-        at_.advance();
+    for (int i = 0; i < kTilesAhead; ++i) asked[i] = ask(ahead);
+    while (true) {
+#pragma unroll
+      for (int i = 0; i < kTilesAhead; ++i) {
+        if (now.number >= a_.items) return;
+        bring_tile(now, asked[i]);
+        asked[i] = ask(ahead);
+        now.advance();
       }
-      q_parity ^= 1;
     }
   }
 
@@ -107,6 +115,7 @@ class Gatherer {
   static_assert(kWarpRows <= kWarpSize && kWarpRows % kRowsAtOnce == 0);
   // The places of rows in shared memory repeat after this many copies, a pattern further on.
   static constexpr int kPatternCopies = 8 / kRowsAtOnce;
+  static constexpr int kTilesAhead = Shape::kStages;
 
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % kWarpSize; }
   __device__ static int lane_chunk() { return lane() % kRowChunks; }
@@ -114,38 +123,93 @@ class Gatherer {
   /// Of the warp's rows, the one that this lane copies a chunk of with copy i.
   __device__ static int copied_row(int i) { return i * kRowsAtOnce + lane() / kRowChunks; }
 
-  /// The key of the warp's row number lane() in the tile that starts at place `first` of the list; -1 past the end.
-  __device__ static int key_of(const Item& item, int first) {
-    const int place = first + warp_row() + lane();
-    if (lane() >= kWarpRows || place >= item.keys) return -1;
-    return item.ids != nullptr ? item.ids[place] : place;
+  /// A tile of keys, of all that this block works on.
+  struct Cursor {
+    const Arguments& a;
+    int number = static_cast<int>(blockIdx.x), first = 0, keys;
+    KeyCounts counts;
+
+    __device__ explicit Cursor(const Arguments& arguments) : a(arguments), counts(arguments, number) {
+      keys = counts.next();
+      skip_empty();
+    }
+    __device__ void advance() {
+      first += Shape::kTileKeys;
+      if (first < keys) return;
+      next_item();
+      skip_empty();
+    }
+
+   private:
+    __device__ void next_item() {
+      number += static_cast<int>(gridDim.x);
+      first = 0;
+      keys = counts.next();
+    }
+    __device__ void skip_empty() {
+      while (number < a.items && keys == 0) next_item();
+    }
+  };
+
+  /// The key of the warp's row number lane() in a tile; goes on to the next tile. Past the end of the list it is any
+  /// key, whose score does not count.
+  __device__ int ask(Cursor& at) const {
+    if (at.number >= a_.items) return 0;
+    int key = at.first + warp_row() + lane();
+    if (lane() >= kWarpRows || key >= at.keys) {
+      key = 0;
+    } else if (at.keys != a_.key_tokens) {
+      key = a_.indices[at.number * a_.capacity + key];
+    }
+    at.advance();
+    return key;
   }
 
-  __device__ void gather(const __nv_bfloat16* column, uint32_t row_bytes, const int (&keys)[kCopies], bool full,
-                         uint32_t tile) const {
-    const auto source = [&](int key) {
-      return reinterpret_cast<const char*>(column) + static_cast<uint64_t>(static_cast<uint32_t>(key)) * row_bytes;
-    };
-    const auto destination = [&](int i) {
-      return tile + offsets_[i % kPatternCopies] + i / kPatternCopies * kSwizzlePattern;
-    };
-    if (full) {
+  /// `key` of lane i is that of the warp's row i.
+  __device__ void bring_tile(const Cursor& now, int key) {
+    const Item item = Item::find<Shape>(a_, now.number);
+    const __nv_bfloat16* rows = a_.k + item.batch * a_.k_strides.batch + item.head * a_.k_strides.head;
+    uint32_t row_bytes = a_.k_row_bytes;
+    uint32_t tile = pipeline_.keys(at_.slot).address;
+    uint32_t full = pipeline_.keys_full(at_.slot), empty = pipeline_.keys_empty(at_.slot);
+    // Once for keys, once for values; not unrolled, since instructions that miss their cache hold up all warps.
+#pragma unroll 1
+    for (int part = 0; part < 2; ++part) {
+      wait(empty, at_.parity ^ 1);
+      const __nv_bfloat16* column = rows + lane_chunk() * 8;
+      if (part == 1 && now.first + Shape::kTileKeys > now.keys) {
+        gather_some(column, row_bytes, key, tile, now.keys - now.first);
+      } else {
+        gather(column, row_bytes, key, tile);
+      }
+      arrive_after_copies(full);
+      rows = a_.v + item.batch * a_.v_strides.batch + item.head * a_.v_strides.head;
+      row_bytes = a_.v_row_bytes;
+      tile = pipeline_.values(at_.slot).address;
+      full = pipeline_.values_full(at_.slot);
+      empty = pipeline_.values_empty(at_.slot);
+    }
+    at_.advance();
+  }
+
+  __device__ void gather(const __nv_bfloat16* column, uint32_t row_bytes, int key, uint32_t tile) const {
 #pragma unroll
-      for (int i = 0; i < kCopies; ++i) copy_16(destination(i), source(keys[i]));
-    } else {
-#pragma unroll
-      for (int i = 0; i < kCopies; ++i) copy_16(destination(i), source(max(keys[i], 0)), keys[i] >= 0);
+    for (int i = 0; i < kCopies; ++i) {
+      const auto row_key = static_cast<uint32_t>(__shfl_sync(0xffffffffu, key, copied_row(i)));
+      copy_16(tile + offsets_[i % kPatternCopies] + i / kPatternCopies * kSwizzlePattern,
+              reinterpret_cast<const char*>(column) + static_cast<uint64_t>(row_key) * row_bytes);
     }
   }
 
-  __device__ void bring_queries(const Item& item, uint32_t parity) const {
-    wait(pipeline_.q_empty(), parity);
-    arrive_expecting(pipeline_.q_full(), Shape::kQBytes);
-    const auto q = pipeline_.q();
-#pragma unroll
-    for (int block = 0; block < Shape::kHeadDim / kRowElements; ++block) {
-      copy_box(q.address + block * q.kBlockBytes, &a_.q, pipeline_.q_full(), block * kRowElements, item.first_row,
-               item.head, item.batch);
+  /// The first `count` rows of the tile, and zeros: a probability of 0 makes 0 only of numbers.
+  __device__ void gather_some(const __nv_bfloat16* column, uint32_t row_bytes, int key, uint32_t tile,
+                              int count) const {
+#pragma unroll 1
+    for (int i = 0; i < kCopies; ++i) {
+      const int row = warp_row() + copied_row(i);
+      const auto row_key = static_cast<uint32_t>(__shfl_sync(0xffffffffu, key, copied_row(i)));
+      copy_16(TileMatrix{tile}.chunk(row, lane_chunk()),
+              reinterpret_cast<const char*>(column) + static_cast<uint64_t>(row_key) * row_bytes, row < count);
     }
   }
 
@@ -161,7 +225,7 @@ __device__ void write_lse(const Arguments& a, const OutRows& rows, int r, float 
 
 /// The result joined with what is known of the other keys.
 template <class Shape>
-__device__ void write_joined(const Arguments& a, const Item& item, const OutRows& rows,
+__device__ void write_joined(const Arguments& a, bool all_keys, const OutRows& rows,
                              const AttentionConsumer<Shape, true>& consumer) {
   // Everything is on its way before the first use, or each row would wait for memory again.
   RowChunks<Shape::kHeadDim> known[2];
@@ -172,14 +236,15 @@ __device__ void write_joined(const Arguments& a, const Item& item, const OutRows
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const float lse = consumer.lse(r);
-    weights[r] = rows.exists(r)
-                     ? row_weights(a.epilogue, item.ids == nullptr, rows.lse_index(r), lse, rows.is_writer(r))
-                     : RowWeights{0.0f, 0.0f};
+    weights[r] = rows.exists(r) ? row_weights(a.epilogue, all_keys, rows.lse_index(r), lse, rows.is_writer(r))
+                                : RowWeights{0.0f, 0.0f};
     write_lse(a, rows, r, lse);
   }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const float divisor = consumer.divisor(r), scale = divisor == 0.0f ? 0.0f : weights[r].sparse / divisor;
+    // A part without weight does not count, whatever it is.
+    const float divisor = consumer.divisor(r);
+    const float scale = divisor == 0.0f || weights[r].sparse == 0.0f ? 0.0f : weights[r].sparse / divisor;
     rows.template write_sum<Shape::kHeadDim>(consumer.out, r, scale, known[r], weights[r].residual);
   }
 }
@@ -187,12 +252,21 @@ __device__ void write_joined(const Arguments& a, const Item& item, const OutRows
 template <class Shape>
 __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipeline, int warpgroup) {
   AttentionConsumer<Shape, true> consumer(pipeline, warpgroup, a.scale_log2);
+  const auto bring = [&](int number) {
+    if (number >= a.items) return;
+    const Item item = Item::find<Shape>(a, number);
+    bring_queries(pipeline, warpgroup, a.q, item.first_row, item.head, item.batch);
+  };
+  bring(blockIdx.x);
+  KeyCounts counts(a, static_cast<int>(blockIdx.x));
   for (int number = blockIdx.x; number < a.items; number += gridDim.x) {
     const Item item = Item::find<Shape>(a, number);
-    if (item.keys > 0) {
-      consumer.attend(item.keys);
+    const int keys = counts.next();
+    const auto next_queries = [&] { bring(number + static_cast<int>(gridDim.x)); };
+    if (keys > 0) {
+      consumer.attend(keys, next_queries);
     } else {
-      consumer.attend_nothing();
+      consumer.attend_nothing(next_queries);
     }
     const OutRows rows(a.out, item.batch, item.head, item.first_row + warpgroup * Shape::kWarpgroupRows, a.out.tokens);
     if (a.epilogue.kind == ColumnEpilogue::kNone) {
@@ -203,7 +277,7 @@ __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipe
         rows.template write<Shape::kHeadDim>(consumer.out, r, divisor == 0.0f ? 0.0f : 1.0f / divisor);
       }
     } else {
-      write_joined<Shape>(a, item, rows, consumer);
+      write_joined<Shape>(a, keys == a.key_tokens, rows, consumer);
     }
   }
 }
@@ -217,7 +291,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) column_attention(const __g
     prefetch_map(&a.q);
   }
   __syncthreads();
-  const int warpgroup = static_cast<int>(threadIdx.x) / 128;
+  const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     shrink_registers<Shape::kProducerRegisters>();
     Gatherer<Shape>(a, pipeline).run();
@@ -233,7 +307,7 @@ void launch(cudaStream_t stream, const DeviceProperties& device, const ColumnAtt
   static_assert(Shape::kRows == kColumnGroup);
   Arguments a{};
   a.q = make_head_map(params.q.data, params.q_strides, params.batch, params.query_tokens, params.heads, params.head_dim,
-                      Shape::kRows);
+                      Shape::kWarpgroupRows);
   a.k = static_cast<const __nv_bfloat16*>(params.k.data);
   a.v = static_cast<const __nv_bfloat16*>(params.v.data);
   a.k_strides = params.k_strides;

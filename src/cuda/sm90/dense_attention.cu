@@ -20,7 +20,7 @@ struct ShapeFor<64, false> {
 };
 template <>
 struct ShapeFor<128, false> {
-  using Type = AttentionShape<128, 2, 128, 3, true, 24>;
+  using Type = AttentionShape<128, 3, 128, 2, false, 32>;
 };
 template <>
 struct ShapeFor<64, true> {
@@ -60,24 +60,13 @@ struct Item {
   }
 };
 
-/// One thread asks the copy engine for everything.
+/// One thread asks the copy engine for all keys and values.
 template <class Shape>
 __device__ void produce(const Arguments& a, const AttentionPipeline<Shape>& pipeline) {
   typename AttentionPipeline<Shape>::Position at;
-  uint32_t q_parity = 1;
   for (int number = blockIdx.x; number < a.items; number += gridDim.x) {
     const Item item = Item::find<Shape>(a, number);
-    if (item.keys == 0) continue;
     const int kv_head = item.head / a.heads_per_kv_head;
-    wait(pipeline.q_empty(), q_parity);
-    q_parity ^= 1;
-    arrive_expecting(pipeline.q_full(), Shape::kQBytes);
-    const auto q = pipeline.q();
-#pragma unroll
-    for (int block = 0; block < Shape::kHeadDim / kRowElements; ++block) {
-      copy_box(q.address + block * q.kBlockBytes, &a.q, pipeline.q_full(), block * kRowElements, item.first_row,
-               item.head, item.batch);
-    }
     const int tiles = (item.keys + Shape::kTileKeys - 1) / Shape::kTileKeys;
     for (int t = 0; t < tiles; ++t) {
       const auto bring = [&](const CUtensorMap* map, uint32_t destination, uint32_t full, uint32_t empty) {
@@ -106,19 +95,27 @@ __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipe
                         int warpgroup) {
   AttentionConsumer<Shape, false> consumer(pipeline, warpgroup, a.scale_log2);
   RingPosition<ColumnSumRing<Shape>::kSlots> sums_at;
+  const auto bring = [&](int number) {
+    if (number >= a.items) return;
+    const Item item = Item::find<Shape>(a, number);
+    bring_queries(pipeline, warpgroup, a.q, item.first_row, item.head, item.batch);
+  };
+  bring(blockIdx.x);
   for (int number = blockIdx.x; number < a.items; number += gridDim.x) {
     const Item item = Item::find<Shape>(a, number);
+    const auto next_queries = [&] { bring(number + static_cast<int>(gridDim.x)); };
     const OutRows rows(a.out, item.batch, item.head, item.first_row + warpgroup * Shape::kWarpgroupRows, a.out.tokens);
     if (item.keys == 0) {
-      consumer.attend_nothing();
+      consumer.attend_nothing(next_queries);
     } else if constexpr (kSums) {
-      consumer.attend(item.keys, ColumnSumHook<Shape>{ring,
-                                                      sums_at,
-                                                      static_cast<int>(threadIdx.x) / 32 - 4,
-                                                      static_cast<int>(threadIdx.x) % 32,
-                                                      {column_shift(a, rows, 0), column_shift(a, rows, 1)}});
+      consumer.attend(item.keys, next_queries,
+                      ColumnSumHook<Shape>{ring,
+                                           sums_at,
+                                           static_cast<int>(threadIdx.x) / 32 - 4,
+                                           static_cast<int>(threadIdx.x) % 32,
+                                           {column_shift(a, rows, 0), column_shift(a, rows, 1)}});
     } else {
-      consumer.attend(item.keys);
+      consumer.attend(item.keys, next_queries);
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -153,7 +150,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) dense_attention(const __gr
     prefetch_map(&a.v);
   }
   __syncthreads();
-  const int warpgroup = static_cast<int>(threadIdx.x) / 128;
+  const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     shrink_registers<Shape::kProducerRegisters>();
     if (threadIdx.x == 0) produce<Shape>(a, pipeline);
@@ -173,7 +170,7 @@ void launch(cudaStream_t stream, const DeviceProperties& device, const Attention
   constexpr size_t kSharedBytes = kSums ? ColumnSumRing<Shape>::kSharedBytes : Shape::kSharedBytes;
   Arguments a{};
   a.q = make_head_map(params.q.data, params.q_strides, params.batch, params.query_tokens, params.heads, params.head_dim,
-                      Shape::kRows);
+                      Shape::kWarpgroupRows);
   a.k = make_head_map(params.k.data, params.k_strides, params.batch, params.key_tokens, params.kv_heads,
                       params.head_dim, Shape::kTileKeys);
   a.v = make_head_map(params.v.data, params.v_strides, params.batch, params.key_tokens, params.kv_heads,
