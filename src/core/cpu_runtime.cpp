@@ -1,10 +1,9 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
-#include <string>
 
-#include "chipmunk/error.h"
 #include "core/device_runtime.h"
+#include "core/memory_text.h"
 
 namespace chipmunk {
 namespace {
@@ -38,14 +37,14 @@ class CpuRuntime : public DeviceRuntime {
   Device device() const override { return {}; }
 
   std::shared_ptr<Storage> allocate(size_t bytes) override {
-    if (limit_bytes_ != 0 && usage_->current + bytes > limit_bytes_) {
-      throw Error(ErrorCode::kOutOfMemory, "allocating " + std::to_string(bytes) + " bytes would exceed the limit of " +
-                                               std::to_string(limit_bytes_) + " bytes (" +
-                                               std::to_string(usage_->current.load()) + " in use)");
+    if (limit_bytes_ != 0 && usage_->current + bytes > limit_bytes_) throw over_memory_limit({}, bytes, memory());
+    try {
+      std::shared_ptr<Storage> storage = allocate_host(bytes, [bytes, usage = usage_] { usage->current -= bytes; });
+      usage_->add(bytes);
+      return storage;
+    } catch (const Error& error) {
+      throw Error(error.code(), error.what() + (" (" + format_bytes(usage_->current) + " in use)"));
     }
-    std::shared_ptr<Storage> storage = allocate_host(bytes, [bytes, usage = usage_] { usage->current -= bytes; });
-    usage_->add(bytes);
-    return storage;
   }
 
   std::shared_ptr<Storage> allocate_pinned(size_t bytes) override { return allocate(bytes); }

@@ -37,6 +37,8 @@ class DeviceRuntime {
   virtual std::shared_ptr<Storage> allocate_pinned(size_t bytes) = 0;
   virtual MemoryStatistics memory() const = 0;
   virtual void reset_peak() = 0;
+  /// Gives memory that is kept for reuse and not in use back to the system, after everything queued has run. Blocks.
+  virtual void trim() {}
 
   /// Copies between host and device, or within one; returns at once where the device can, so the source must stay
   /// unchanged until the stream has passed it.

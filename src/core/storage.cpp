@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "chipmunk/error.h"
+#include "core/memory_text.h"
 
 namespace chipmunk {
 namespace {
@@ -25,7 +26,7 @@ std::shared_ptr<Storage> allocate_host(size_t bytes, std::function<void()> on_re
   const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   void* data = std::aligned_alloc(kAlignment, rounded == 0 ? kAlignment : rounded);
   if (data == nullptr) {
-    throw Error(ErrorCode::kOutOfMemory, "the host has no " + std::to_string(bytes) + " bytes of memory left");
+    throw Error(ErrorCode::kOutOfMemory, "allocating " + format_bytes(bytes) + " failed: the host has no more memory");
   }
   return std::make_shared<Storage>(data, bytes, Device{}, [data, release = std::move(on_release)] {
     std::free(data);

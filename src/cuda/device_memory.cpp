@@ -2,18 +2,13 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <string>
 #include <utility>
 
 #include "chipmunk/error.h"
+#include "core/memory_text.h"
 #include "cuda/cuda_error.h"
 
 namespace chipmunk::cuda {
-namespace {
-
-std::string mebibytes(size_t bytes) { return std::to_string((bytes + (1u << 20) - 1) >> 20) + " MiB"; }
-
-}  // namespace
 
 DeviceMemory::DeviceMemory(std::shared_ptr<Streams> streams, size_t limit_bytes) : streams_(std::move(streams)) {
   statistics_.limit_bytes = limit_bytes;
@@ -39,12 +34,10 @@ std::shared_ptr<Storage> DeviceMemory::allocate(size_t bytes) {
 
 void* DeviceMemory::take(size_t bytes) {
   select_device(streams_->index);
+  const Device device{DeviceKind::kCuda, streams_->index};
   const std::lock_guard lock(mutex_);
-  const std::string wanted = "allocating " + mebibytes(bytes) + " on cuda:" + std::to_string(streams_->index);
-  const std::string in_use = mebibytes(statistics_.current_bytes) + " in use";
   if (statistics_.limit_bytes != 0 && statistics_.current_bytes + bytes > statistics_.limit_bytes) {
-    throw Error(ErrorCode::kOutOfMemory,
-                wanted + " would exceed the limit of " + mebibytes(statistics_.limit_bytes) + " (" + in_use + ")");
+    throw over_memory_limit(device, bytes, statistics_);
   }
   void* data = nullptr;
   // An empty tensor has an address, too.
@@ -53,16 +46,17 @@ void* DeviceMemory::take(size_t bytes) {
   if (status == cudaErrorMemoryAllocation) {
     // What the pool holds back in pieces of other sizes may make room.
     cudaGetLastError();
-    check(cudaStreamSynchronize(streams_->compute), "cudaStreamSynchronize");
-    check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo");
+    trim_locked();
     status = cudaMallocFromPoolAsync(&data, size, pool_, streams_->compute);
   }
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     size_t available = 0, total = 0;
     cudaMemGetInfo(&available, &total);
-    throw Error(ErrorCode::kOutOfMemory, wanted + " failed: " + in_use + ", " + mebibytes(available) + " of " +
-                                             mebibytes(total) + " free on the device");
+    throw Error(ErrorCode::kOutOfMemory, "allocating " + format_bytes(bytes) + " on " + to_string(device) +
+                                             " failed (" + format_bytes(statistics_.current_bytes) + " in use, " +
+                                             format_bytes(available) + " of " + format_bytes(total) +
+                                             " free on the device)");
   }
   check(status, "cudaMallocFromPoolAsync");
   statistics_.current_bytes += bytes;
@@ -85,6 +79,18 @@ MemoryStatistics DeviceMemory::statistics() const {
 void DeviceMemory::reset_peak() {
   const std::lock_guard lock(mutex_);
   statistics_.peak_bytes = statistics_.current_bytes;
+}
+
+void DeviceMemory::trim() {
+  select_device(streams_->index);
+  const std::lock_guard lock(mutex_);
+  trim_locked();
+}
+
+void DeviceMemory::trim_locked() {
+  // What was freed in the order of the stream is the pool's only once the stream got there.
+  check(cudaStreamSynchronize(streams_->compute), "cudaStreamSynchronize");
+  check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo");
 }
 
 }  // namespace chipmunk::cuda

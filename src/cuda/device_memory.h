@@ -24,9 +24,12 @@ class DeviceMemory : public std::enable_shared_from_this<DeviceMemory> {
   std::shared_ptr<Storage> allocate(size_t bytes);
   MemoryStatistics statistics() const;
   void reset_peak();
+  /// Gives what the pool keeps and no tensor uses back to the driver. Blocks.
+  void trim();
 
  private:
   void* take(size_t bytes);
+  void trim_locked();
   void release(void* data, size_t bytes);
 
   std::shared_ptr<Streams> streams_;

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "chipmunk/error.h"
+#include "core/memory_text.h"
 #include "cuda/cuda_error.h"
 
 namespace chipmunk::cuda {
@@ -43,17 +44,48 @@ PinnedMemory::Block PinnedMemory::take(size_t bytes) {
     released_.erase(found);
     return block;
   }
+  return lock_pages(capacity);
+}
+
+PinnedMemory::Block PinnedMemory::lock_pages(size_t capacity) {
   Block block;
   block.capacity = capacity;
+  cudaError_t status = cudaHostAlloc(&block.data, capacity, cudaHostAllocDefault);
+  if (status == cudaErrorMemoryAllocation) {
+    // Released blocks of other sizes may make room.
+    cudaGetLastError();
+    trim_locked();
+    status = cudaHostAlloc(&block.data, capacity, cudaHostAllocDefault);
+  }
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw Error(ErrorCode::kOutOfMemory, "locking " + format_bytes(capacity) + " of host memory failed (" +
+                                             format_bytes(locked_bytes_) + " locked already)");
+  }
+  check(status, "cudaHostAlloc");
   try {
-    check(cudaHostAlloc(&block.data, capacity, cudaHostAllocDefault), "cudaHostAlloc");
     check(cudaEventCreateWithFlags(&block.compute_done, cudaEventDisableTiming), "cudaEventCreate");
     check(cudaEventCreateWithFlags(&block.copy_done, cudaEventDisableTiming), "cudaEventCreate");
   } catch (const Error&) {
     destroy(block);
     throw;
   }
+  locked_bytes_ += capacity;
   return block;
+}
+
+void PinnedMemory::trim() {
+  const std::lock_guard lock(mutex_);
+  trim_locked();
+}
+
+void PinnedMemory::trim_locked() {
+  const auto busy = std::partition(released_.begin(), released_.end(), [](const Block& block) { return !idle(block); });
+  for (auto block = busy; block != released_.end(); ++block) {
+    locked_bytes_ -= block->capacity;
+    destroy(*block);
+  }
+  released_.erase(busy, released_.end());
 }
 
 void PinnedMemory::release(Block block) {
@@ -64,7 +96,10 @@ void PinnedMemory::release(Block block) {
 }
 
 bool PinnedMemory::idle(const Block& block) {
-  return cudaEventQuery(block.compute_done) == cudaSuccess && cudaEventQuery(block.copy_done) == cudaSuccess;
+  if (cudaEventQuery(block.compute_done) == cudaSuccess && cudaEventQuery(block.copy_done) == cudaSuccess) return true;
+  // "Not ready" is kept as an error, which the check of the next launch would find.
+  cudaGetLastError();
+  return false;
 }
 
 void PinnedMemory::destroy(const Block& block) {

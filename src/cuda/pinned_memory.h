@@ -21,8 +21,10 @@ class PinnedMemory : public std::enable_shared_from_this<PinnedMemory> {
   PinnedMemory(const PinnedMemory&) = delete;
   PinnedMemory& operator=(const PinnedMemory&) = delete;
 
-  /// Throws kOutOfMemory.
+  /// Throws kOutOfMemory, saying how much was to be locked and how much is.
   std::shared_ptr<Storage> allocate(size_t bytes);
+  /// Unlocks the released blocks that no transfer uses any more.
+  void trim();
 
  private:
   struct Block {
@@ -32,13 +34,16 @@ class PinnedMemory : public std::enable_shared_from_this<PinnedMemory> {
   };
 
   Block take(size_t bytes);
+  Block lock_pages(size_t capacity);
   void release(Block block);
+  void trim_locked();
   static bool idle(const Block& block);
   static void destroy(const Block& block);
 
   std::shared_ptr<Streams> streams_;
   std::mutex mutex_;
   std::vector<Block> released_;
+  size_t locked_bytes_ = 0;  // of all blocks, released ones too
 };
 
 }  // namespace chipmunk::cuda

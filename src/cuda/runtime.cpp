@@ -46,6 +46,12 @@ MemoryStatistics CudaRuntime::memory() const { return memory_->statistics(); }
 
 void CudaRuntime::reset_peak() { memory_->reset_peak(); }
 
+void CudaRuntime::trim() {
+  synchronize();
+  memory_->trim();
+  pinned_->trim();
+}
+
 void CudaRuntime::copy(void* destination, Device destination_device, const void* source, Device source_device,
                        size_t bytes, StreamKind stream) {
   if (bytes == 0) return;

@@ -28,6 +28,7 @@ class CudaRuntime : public DeviceRuntime {
   std::shared_ptr<Storage> allocate_pinned(size_t bytes) override;
   MemoryStatistics memory() const override;
   void reset_peak() override;
+  void trim() override;
 
   void copy(void* destination, Device destination_device, const void* source, Device source_device, size_t bytes,
             StreamKind stream) override;

@@ -4,6 +4,7 @@
 
 #include "chipmunk/error.h"
 #include "core/context.h"
+#include "core/memory_text.h"
 
 namespace chipmunk {
 namespace {
@@ -43,16 +44,45 @@ TEST(CpuRuntime, StorageMayOutliveIt) {
 }
 
 TEST(CpuRuntime, TheLimitIsAnErrorThatSaysSo) {
-  const std::shared_ptr<DeviceRuntime> runtime = make_cpu_runtime(1000);
-  const std::shared_ptr<Storage> kept = runtime->allocate(600);
+  const std::shared_ptr<DeviceRuntime> runtime = make_cpu_runtime(size_t{10} << 20);
+  const std::shared_ptr<Storage> kept = runtime->allocate(size_t{6} << 20);
   try {
-    runtime->allocate(500);
+    runtime->allocate(size_t{5} << 20);
     FAIL() << "expected an error";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kOutOfMemory);
-    EXPECT_NE(std::string(error.what()).find("1000"), std::string::npos);
+    EXPECT_STREQ(error.what(), "allocating 5.00 MiB on cpu would exceed the limit of 10.00 MiB (6.00 MiB in use)");
   }
-  EXPECT_NO_THROW(runtime->allocate(400));
+  EXPECT_EQ(runtime->memory().current_bytes, size_t{6} << 20);
+  EXPECT_NO_THROW(runtime->allocate(size_t{4} << 20));
+  runtime->trim();
+  EXPECT_EQ(runtime->memory().current_bytes, size_t{6} << 20);
+}
+
+TEST(CpuRuntime, AHostWithoutMemoryIsAnErrorThatSaysSo) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "AddressSanitizer ends a program that asks for too much";
+#endif
+  const std::shared_ptr<DeviceRuntime> runtime = make_cpu_runtime(0);
+  const std::shared_ptr<Storage> kept = runtime->allocate(2048);
+  try {
+    // Beyond any address space.
+    runtime->allocate(size_t{1} << 60);
+    FAIL() << "expected an error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kOutOfMemory);
+    for (const char* part : {"1048576.00 TiB", "the host has no more memory", "2.00 KiB in use"}) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  }
+  EXPECT_EQ(runtime->memory().current_bytes, 2048u);
+}
+
+TEST(FormatBytes, TakesTheLargestUnitThatFits) {
+  EXPECT_EQ(format_bytes(0), "0 B");
+  EXPECT_EQ(format_bytes(1023), "1023 B");
+  EXPECT_EQ(format_bytes(1536), "1.50 KiB");
+  EXPECT_EQ(format_bytes(size_t{5} << 30), "5.00 GiB");
 }
 
 TEST(CpuRuntime, EventsTellTime) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -373,6 +374,31 @@ void add_sparsity_command(CLI::App* app, ParsedCommand* command) {
   check->callback([command, name] { command->run = [name] { return run_sparsity_check(*name); }; });
 }
 
+void add_bench_flux(CLI::App* bench, ParsedCommand* command) {
+  auto options = std::make_shared<BenchFluxOptions>();
+  CLI::App* flux = bench->add_subcommand("flux", "A generation's stages with random weights, whole and op by op");
+  flux->add_option("--preset", options->preset, "Sizes of everything: flux-dev (1280 x 768) or tiny")
+      ->option_text("NAME [flux-dev]");
+  const auto size = [flux](const char* names, std::optional<int64_t>& value, const char* help) {
+    flux->add_option(names, value, help)->option_text("INT [the preset's]");
+  };
+  size("-W,--width", options->width, "Pixels, a multiple of 16");
+  size("-H,--height", options->height, "Pixels, a multiple of 16");
+  size("--text-tokens", options->text_tokens, "Tokens of the prompt, 1 to 4096");
+  size("--double-blocks", options->double_blocks, "Double blocks of the transformer");
+  size("--single-blocks", options->single_blocks, "Single blocks of the transformer");
+  flux->add_option("--rounds", options->rounds, "Measurements of each stage")->option_text("INT [5]");
+  flux->add_flag("--no-text", options->no_text, "Leave the text encoders out");
+  flux->add_flag("--no-vae", options->no_vae, "Leave the decoder out");
+  flux->add_option("--device", options->device, "Where to compute")->option_text("cpu|cuda[:i]|auto [auto]");
+  flux->add_option("--threads", options->threads, "CPU threads; 0 for all cores")
+      ->option_text("INT [0]")
+      ->check(CLI::Range(0, kMaxThreads));
+  flux->add_flag("--json", options->json, "One JSON object on stdout");
+  flux->add_flag("--quiet", options->quiet, "No progress on stderr");
+  flux->callback([command, options] { command->run = [options] { return run_bench_flux(*options); }; });
+}
+
 void add_bench(CLI::App* app, ParsedCommand* command) {
   CLI::App* bench = app->add_subcommand("bench", "Check and time what generation is made of");
   bench->require_subcommand(1);
@@ -393,6 +419,7 @@ void add_bench(CLI::App* app, ParsedCommand* command) {
   kernels->add_flag("--json", options->json, "One JSON object on stdout");
   kernels->add_flag("--quiet", options->quiet, "No progress on stderr");
   kernels->callback([command, options] { command->run = [options] { return run_bench_kernels(*options); }; });
+  add_bench_flux(bench, command);
 }
 
 /// CLI11 says less about a missing or unknown command. Empty if the arguments from `position` on begin well.

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -87,11 +89,24 @@ struct BenchKernelsOptions {
   bool quiet = false;
 };
 
+/// Times the stages of a generation with random weights. What is not given is the preset's.
+struct BenchFluxOptions {
+  std::string preset = "flux-dev";
+  std::optional<int64_t> width, height, text_tokens, double_blocks, single_blocks;
+  int rounds = 5;
+  bool no_text = false, no_vae = false;
+  std::string device = "auto";
+  int threads = 0;
+  bool json = false;
+  bool quiet = false;
+};
+
 int run_generate(const GenerateOptions& options);
 int run_inspect(const InspectOptions& options);
 int run_evaluate(const EvaluateOptions& options);
 int run_compare(const CompareOptions& options);
 int run_bench_kernels(const BenchKernelsOptions& options);
+int run_bench_flux(const BenchFluxOptions& options);
 int run_schedule(const ScheduleOptions& options);
 int run_version();
 

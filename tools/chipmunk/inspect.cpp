@@ -4,19 +4,12 @@
 
 #include "commands.h"
 #include "console.h"
+#include "core/memory_text.h"
 #include "io/model_folder.h"
 #include "json_output.h"
 
 namespace chipmunk::cli {
 namespace {
-
-std::string format_bytes(size_t bytes) {
-  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  double value = static_cast<double>(bytes);
-  size_t unit = 0;
-  for (; value >= 1024.0 && unit + 1 < std::size(kUnits); ++unit) value /= 1024.0;
-  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", value, kUnits[unit]);
-}
 
 std::string format_count(int64_t count) {
   if (count >= 1'000'000'000) return fmt::format("{:.2f} G", static_cast<double>(count) / 1e9);

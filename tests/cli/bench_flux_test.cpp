@@ -1,0 +1,84 @@
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "program.h"
+#include "workbench.h"
+
+namespace chipmunk::testing {
+namespace {
+
+ProgramResult run_tiny(const std::vector<std::string>& more) {
+  std::vector<std::string> arguments = {"bench", "flux", "--preset", "tiny", "--device", "cpu", "--rounds", "1"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return run_chipmunk(arguments);
+}
+
+// The tiny preset: hidden 128, 2 heads of 64, 24 image tokens of 64 channels, 32 text tokens.
+TEST(BenchFlux, CountsTheWorkOfAStep) {
+  const ProgramResult result = run_tiny({"--json", "--no-text", "--no-vae", "--quiet"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.err, "");
+  const Json report = Json::parse(result.out);
+  ASSERT_EQ(report["stages"].size(), 1u);
+  const Json& step = report["stages"][0];
+  EXPECT_EQ(step["stage"], "step");
+  EXPECT_GT(step["median_ms"], 0.0);
+  EXPECT_GT(step["matmul_clock_tflops"], 0.0);
+  EXPECT_GT(step["copy_gb_per_second"], 0.0);
+  EXPECT_GE(step["peak_memory_bytes"], report["weight_bytes"]);
+
+  std::map<std::string, Json> kinds;
+  double ms = step["idle_ms"];
+  for (const Json& kind : step["kinds"]) {
+    kinds[kind["kind"]] = kind;
+    ms += kind["ms"].get<double>();
+  }
+  EXPECT_NEAR(ms, step["median_ms"], 1e-6);
+  const double tokens = 24 + 32;
+  EXPECT_EQ(kinds["attention"]["ops"], 2);
+  EXPECT_EQ(kinds["attention"]["flops"], 2 * 4.0 * tokens * tokens * 128);
+  // Two layers of 4 x 128 features in both blocks; attention's 128 go through the single block's second one, too.
+  EXPECT_EQ(kinds["MLP linears"]["ops"], 6);
+  EXPECT_EQ(kinds["MLP linears"]["flops"], 2.0 * tokens * 128 * (4 * 512 + 128));
+  EXPECT_EQ(kinds["elementwise, norm, copy"]["flops"], 0.0);
+  EXPECT_GT(kinds["elementwise, norm, copy"]["bytes"], 0.0);
+
+  int qkv = 0;
+  for (const Json& linear : step["linears"]) {
+    if (linear["m"] == 56 && linear["n"] == 128 && linear["k"] == 128) qkv = linear["ops"];
+  }
+  EXPECT_EQ(qkv, 3) << "q, k and v of the single block";
+}
+
+TEST(BenchFlux, ShowsAllStagesInATable) {
+  const ProgramResult result = run_tiny({"--width", "32", "--height", "32", "--text-tokens", "7", "--double-blocks",
+                                         "2", "--single-blocks", "0", "--threads", "1"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  for (const char* part : {"32 x 32 pixels, 7 text tokens, hidden 128, 2 double + 0 single blocks, on cpu", "\nstep ",
+                           "\ntext ", "\ndecode ", "MLP linears", "convolution", "idle"}) {
+    EXPECT_NE(result.out.find(part), std::string::npos) << part << " in: " << result.out;
+  }
+  EXPECT_NE(result.err.find("decode: op by op"), std::string::npos) << result.err;
+}
+
+TEST(BenchFlux, RefusesBadSizes) {
+  const std::pair<std::vector<std::string>, const char*> bad[] = {
+      {{"--width", "100"}, "--width: expected a multiple of 16 from 16 to 16384, found 100"},
+      {{"--text-tokens", "0"}, "--text-tokens: expected 1 to 4096, found 0"},
+      {{"--single-blocks", "-1"}, "--single-blocks: expected 0 to 1000, found -1"}};
+  for (const auto& [arguments, message] : bad) {
+    const ProgramResult result = run_tiny(arguments);
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_NE(result.err.find(message), std::string::npos) << result.err;
+  }
+  const ProgramResult preset = run_chipmunk({"bench", "flux", "--preset", "large"});
+  EXPECT_EQ(preset.exit_code, 2);
+  EXPECT_NE(preset.err.find("--preset: expected flux-dev, tiny; found \"large\""), std::string::npos) << preset.err;
+}
+
+}  // namespace
+}  // namespace chipmunk::testing

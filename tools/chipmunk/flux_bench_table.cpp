@@ -1,0 +1,64 @@
+#include <fmt/format.h>
+
+#include "flux_bench.h"
+
+namespace chipmunk::cli {
+namespace {
+
+constexpr double kGibibyte = 1024.0 * 1024.0 * 1024.0;
+
+/// An amount per second in multiples of `unit`, or "-" where there is none.
+std::string rate(double amount, double ms, double unit) {
+  return amount > 0.0 ? fmt::format("{:.4g}", amount / ms * 1e3 / unit) : "-";
+}
+
+std::string fraction(double part, double whole) { return part > 0.0 ? fmt::format("{:.2f}", part / whole) : "-"; }
+
+std::string work_columns(const WorkResult& work, const Ceilings& ceilings) {
+  return fmt::format("{:>8} {:>8} {:>8} {:>10}\n", rate(work.flops, work.ms, 1e12), rate(work.bytes, work.ms, 1e9),
+                     fraction(work.flops, ceilings.matmul_flops_per_s * work.ms * 1e-3),
+                     fraction(work.fastest_ms, work.ms));
+}
+
+std::string format_breakdown(const StageResult& stage) {
+  std::string text =
+      fmt::format("\n{}: ceilings in the same rounds: matmul {:.4g} TFLOP/s, copy {:.4g} GB/s\n", stage.name,
+                  stage.ceilings.matmul_flops_per_s * 1e-12, stage.ceilings.copy_bytes_per_s * 1e-9);
+  const char* columns = "TFLOP/s     GB/s of clock of ceiling\n";
+  text += fmt::format("{:<36} {:>5} {:>10} {:>7}  {}", "kind", "ops", "ms", "share", columns);
+  for (const KindResult& kind : stage.kinds) {
+    text += fmt::format("{:<36} {:>5} {:>10.3f} {:>6.1f}% {}", kind.kind, kind.work.ops, kind.work.ms,
+                        100.0 * kind.work.ms / stage.median_ms, work_columns(kind.work, stage.ceilings));
+  }
+  text += fmt::format("{:<36} {:>5} {:>10.3f} {:>6.1f}%\n", "idle", "", stage.idle_ms,
+                      100.0 * stage.idle_ms / stage.median_ms);
+  if (stage.linears.empty()) return text;
+  text += fmt::format("{:>6} {:>6} {:>6} {:<15} {:>5} {:>10} {:>7}  {}", "M", "N", "K", "epilogue", "ops", "ms each",
+                      "share", columns);
+  for (const LinearResult& linear : stage.linears) {
+    text += fmt::format("{:>6} {:>6} {:>6} {:<15} {:>5} {:>10.4f} {:>6.1f}% {}", linear.rows, linear.out_features,
+                        linear.in_features, linear.epilogue, linear.work.ops, linear.work.ms / linear.work.ops,
+                        100.0 * linear.work.ms / stage.median_ms, work_columns(linear.work, stage.ceilings));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string format_flux_table(const FluxBenchResult& result) {
+  const FluxBenchOptions& options = result.options;
+  std::string text = fmt::format(
+      "{} x {} pixels, {} text tokens, hidden {}, {} double + {} single blocks, on {}; {:.2f} GiB of weights\n"
+      "{:<36} {:>10} {:>10} {:>10} {:>9}\n",
+      options.width, options.height, options.text_tokens, options.transformer.inner_dim(),
+      options.transformer.num_layers, options.transformer.num_single_layers, result.device,
+      static_cast<double>(result.weight_bytes) / kGibibyte, "stage", "median ms", "min", "max", "peak GiB");
+  for (const StageResult& stage : result.stages) {
+    text += fmt::format("{:<36} {:>10.3f} {:>10.3f} {:>10.3f} {:>9.2f}\n", stage.name, stage.median_ms, stage.min_ms,
+                        stage.max_ms, static_cast<double>(stage.peak_bytes) / kGibibyte);
+  }
+  for (const StageResult& stage : result.stages) text += format_breakdown(stage);
+  return text;
+}
+
+}  // namespace chipmunk::cli

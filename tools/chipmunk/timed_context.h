@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/context.h"
+
+namespace chipmunk::cli {
+
+enum class OpKind : uint8_t {
+  kLinear,
+  kAttention,
+  kConvolution,
+  kMemory,         ///< elementwise ops, norms, copies: bound by memory, counted in bytes
+  kDataDependent,  ///< how much there is to do is known on the device alone
+};
+
+/// What an op's arguments say of its work.
+struct OpNote {
+  OpKind kind = OpKind::kMemory;
+  double flops = 0.0;                                   ///< multiply-adds times two; 0 for kMemory, kDataDependent
+  double bytes = 0.0;                                   ///< inputs and outputs, each once; 0 for kDataDependent
+  int64_t rows = 0, out_features = 0, in_features = 0;  ///< M, N, K of a linear
+  const char* epilogue = "";                            ///< of a linear: what follows the matmul besides the bias
+};
+
+struct TimedOp {
+  OpNote note;
+  double ms = 0.0;  ///< between an event before the op and one behind it
+};
+
+/// A context that does what another does and notes how long each op takes. The events cost a few microseconds an op,
+/// outside of what they measure; nothing waits before take().
+class TimedContext {
+ public:
+  explicit TimedContext(const Context& inner);
+
+  const Context& context() const { return context_; }
+  /// The ops since the last call, in their order. Blocks until they are done.
+  std::vector<TimedOp> take();
+
+ private:
+  class TimingBackend;
+
+  std::shared_ptr<Context> owner_;
+  std::shared_ptr<TimingBackend> backend_;
+  Context context_;
+};
+
+}  // namespace chipmunk::cli
