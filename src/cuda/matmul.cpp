@@ -87,7 +87,8 @@ class Description {
  private:
   template <class T>
   void set(cublasLtMatmulDescAttributes_t name, const T& value) {
-    check(cublasLtMatmulDescSetAttribute(description_, name, &value, sizeof(value)), "cublasLtMatmulDescSetAttribute");
+    check(cublasLtMatmulDescSetAttribute(description_, name, static_cast<const void*>(&value), sizeof(value)),
+          "cublasLtMatmulDescSetAttribute");
   }
 
   cublasLtMatmulDesc_t description_ = nullptr;
