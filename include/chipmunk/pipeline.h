@@ -27,11 +27,20 @@ struct ModelFiles {
   std::filesystem::path model_config;
 };
 
+/// Which weights leave the device's memory while they are not needed; the pictures are the same to the last bit. On the
+/// CPU, which computes from the mapped files, it changes nothing.
+enum class Offload {
+  kNone,
+  kText,    ///< the text encoders' are on the device only while prompts are encoded
+  kBlocks,  ///< that, and of the transformer's blocks two at a time: the others wait in page-locked host memory
+};
+
 struct LoadOptions {
   ModelFiles files;
   Device device;
   int threads = 0;          ///< CPU threads, 0 for all cores
   size_t memory_limit = 0;  ///< cap on the allocator in bytes, 0 for none
+  Offload offload = Offload::kNone;
 };
 
 enum class VaeTiling { kAuto, kOn, kOff };  ///< kAuto: above 1024 x 1024 pixels
@@ -67,6 +76,13 @@ struct Frames {
   std::vector<uint8_t> rgb;
 };
 
+/// How far weights are on their way to the device.
+struct LoadReport {
+  size_t done_bytes = 0, total_bytes = 0;
+  double elapsed_ms = 0.0;
+  bool complete = false;  ///< the last report: everything has arrived
+};
+
 struct StepReport {
   int index = 0;  ///< 0-based
   int total = 0;
@@ -78,6 +94,8 @@ struct StepReport {
 class ProgressSink {
  public:
   virtual ~ProgressSink() = default;
+  /// Weights go to the device, when a model is loaded or, offloaded, needed again. Never called on the CPU.
+  virtual void on_loading(const LoadReport& report);
   /// A new stage begins: "text encoding", "denoising", "decoding".
   virtual void on_stage(std::string_view stage);
   /// A denoising step is done.
@@ -90,7 +108,8 @@ class ProgressSink {
   virtual void on_preview(const Frames& frames, int step_index);
   /// Something a person should know, e.g. that a prompt was truncated.
   virtual void on_notice(std::string_view message);
-  /// Asked before each step and each stage: true makes generate() throw kCancelled.
+  /// Asked before each step and each stage, and as weights go to the device: true makes load() or generate() throw
+  /// kCancelled.
   virtual bool cancelled();
 };
 
@@ -136,10 +155,12 @@ class Pipeline {
   virtual ~Pipeline() = default;
 
   /// Reads configs and tokenizers and binds every weight. Throws kNotFound, kInvalidFile, kInvalidConfig,
-  /// kInvalidWeights (missing, misshapen and unused weights are listed), kBackendUnavailable.
+  /// kInvalidWeights (missing, misshapen and unused weights are listed), kBackendUnavailable, kOutOfMemory, kCancelled.
+  static std::unique_ptr<Pipeline> load(const LoadOptions& options, ProgressSink& progress);
   static std::unique_ptr<Pipeline> load(const LoadOptions& options);
 
   /// Throws kInvalidArgument for a request outside of the documented ranges, kInvalidText, kCancelled, kOutOfMemory.
+  /// After an error everything that the call took is given back, and the next call starts afresh.
   virtual GenerateResult generate(const GenerateRequest& request, ProgressSink& progress) = 0;
 
   /// Checks a request without running it; throws as generate() would.

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <functional>
-#include <string>
 #include <vector>
 
 #include "core/context.h"
@@ -9,15 +7,10 @@
 #include "models/clip_text.h"
 #include "models/flux_transformer.h"
 #include "models/t5_encoder.h"
+#include "models/weight_group.h"
 
 /// Models bind their weights as views of mapped files. The CPU computes from those; a GPU needs them in its own memory.
 namespace chipmunk {
-
-/// The weights that one part of a model, such as a transformer block, uses together.
-struct WeightGroup {
-  std::string name;
-  std::vector<Tensor*> tensors;  ///< of the model; empty ones are left out
-};
 
 /// Every weight of a model once, block by block in the order of its forward.
 std::vector<WeightGroup> weight_groups(FluxTransformer& model);
@@ -26,12 +19,13 @@ std::vector<WeightGroup> weight_groups(T5Encoder& model);
 /// Without its convolutions, which take_conv2d has brought to the device.
 std::vector<WeightGroup> weight_groups(AutoencoderKl& model);
 
-/// Hears how much of the weights has been sent: bytes done, bytes in all.
-using UploadProgress = std::function<void(size_t done, size_t total)>;
+/// A transformer's weights without its blocks', and one group a block in the order in which they run.
+WeightGroup weight_group_around_blocks(FluxTransformer& model);
+std::vector<WeightGroup> weight_groups_of_blocks(FluxTransformer& model);
 
 /// Replaces the host tensors of the groups by copies on the context's device, a group in one allocation; in the order
-/// of the compute stream, so that the model can be used at once. Does nothing on the CPU. Throws kOutOfMemory; the
-/// groups before the one that did not fit are then on the device.
+/// of the compute stream, so that the model can be used at once. Does nothing on the CPU. Throws kOutOfMemory; then all
+/// of them are on the host still.
 void upload_weights(const Context& context, const std::vector<WeightGroup>& groups, const UploadProgress& progress);
 
 }  // namespace chipmunk

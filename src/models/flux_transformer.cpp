@@ -17,6 +17,11 @@ constexpr int64_t kTimeChannels = 256;
 // The model's sinusoidal embeddings take their argument times 1000, the number of training steps.
 constexpr float kTimeScale = 1000.0f;
 
+/// [out, in] as dense [in, out].
+Tensor transpose(const Context& context, const Tensor& weight) {
+  return ops::to_dense(context, weight.permute({1, 0}), weight.dtype());
+}
+
 /// q, k, v of a joint [B, T, 3 C] buffer as [B, T, heads, D] views.
 struct Qkv {
   Tensor q, k, v;
@@ -55,7 +60,10 @@ struct Forward {
   /// stream += gate * MLP(x) with what the sparse method renews of it.
   void sparse_mlp(int layer, const Tensor& x, const Linear& first, const Linear& second, const Tensor& gate,
                   const Tensor& stream, int64_t dense_rows) const {
-    const MlpWeights weights{first, second, options.mlp_out_transposed->at(static_cast<size_t>(layer)),
+    const MlpWeights weights{first, second,
+                             options.mlp_out_transposed != nullptr
+                                 ? options.mlp_out_transposed->at(static_cast<size_t>(layer))
+                                 : transpose(context, second.weight),
                              Activation::kGeluTanh};
     options.sparse->mlp(context, options.guidance_branch, layer, x, weights, gate, stream, dense_rows);
   }
@@ -184,13 +192,19 @@ Tensor run_blocks(const Forward& f, const FluxTransformer& model, const FluxInpu
     f.observe(name + ".txt", f.text(joint));
     f.observe(name + ".img", f.image(joint));
   };
+  ResidentWeights resident;
+  WeightStreamer& weights = f.options.weights != nullptr ? *f.options.weights : resident;
   int layer = 0;
-  for (size_t i = 0; i < model.double_blocks.size(); ++i) {
-    double_block(f, model.double_blocks[i], layer++, joint);
+  for (size_t i = 0; i < model.double_blocks.size(); ++i, ++layer) {
+    weights.begin_block(layer);
+    double_block(f, model.double_blocks[i], layer, joint);
+    weights.end_block(layer);
     observe_streams("double." + std::to_string(i));
   }
-  for (size_t i = 0; i < model.single_blocks.size(); ++i) {
-    single_block(f, model.single_blocks[i], layer++, joint);
+  for (size_t i = 0; i < model.single_blocks.size(); ++i, ++layer) {
+    weights.begin_block(layer);
+    single_block(f, model.single_blocks[i], layer, joint);
+    weights.end_block(layer);
     observe_streams("single." + std::to_string(i));
   }
   // Nothing writes to this buffer any more, so that keeping it needs no copy.
@@ -274,7 +288,7 @@ std::vector<Tensor> FluxTransformer::transposed_mlp_weights(const Context& conte
   std::vector<Tensor> transposed;
   const auto add = [&](const Tensor& weight) {
     const bool wanted = static_cast<int>(transposed.size()) >= first;
-    transposed.push_back(wanted ? ops::to_dense(context, weight.permute({1, 0}), weight.dtype()) : Tensor());
+    transposed.push_back(wanted ? transpose(context, weight) : Tensor());
   };
   for (const FluxDoubleBlock& block : double_blocks) add(block.image.feed_forward.out.weight);
   for (const FluxSingleBlock& block : single_blocks) add(mlp_part(block.out, config.inner_dim()).weight);

@@ -6,6 +6,7 @@
 #include "io/config.h"
 #include "models/flux_rope.h"
 #include "models/layers.h"
+#include "models/weight_streamer.h"
 #include "sparse/transformer_state.h"
 
 namespace chipmunk {
@@ -72,8 +73,10 @@ struct ForwardOptions {
   TensorObserver observer;  ///< receives intermediates, or empty
   /// The sparse method's state of this generation, at the step that is to run; null: everything is dense.
   SparseTransformerState* sparse = nullptr;
-  /// FluxTransformer::transposed_mlp_weights(); needed where `sparse` has sparse MLPs.
+  /// FluxTransformer::transposed_mlp_weights(), for sparse MLPs; null: each is made when its layer runs.
   const std::vector<Tensor>* mlp_out_transposed = nullptr;
+  /// Is told which block runs, double blocks first; null: all weights are on the device.
+  WeightStreamer* weights = nullptr;
 };
 
 /// The FLUX.1 transformer: double blocks, where text and image have their own weights, then single blocks.

@@ -109,10 +109,10 @@ void check_cancelled(ProgressSink& progress) {
   if (progress.cancelled()) throw Error(ErrorCode::kCancelled, "stopped on request");
 }
 
-std::vector<StepRecord> denoise_flux(const Context& context, const FluxTransformer& transformer,
-                                     const std::vector<Tensor>& mlp_out_transposed, const DenoiseInputs& inputs,
+std::vector<StepRecord> denoise_flux(const Context& context, const DenoiserModel& model, const DenoiseInputs& inputs,
                                      const DenoisingSchedule& schedule, ProgressSink& progress,
                                      const StepCallback& on_step) {
+  const FluxTransformer& transformer = model.transformer;
   const Tensor& latents = inputs.latents;
   const size_t samples = static_cast<size_t>(latents.dim(0));
   const TokenPermutation permutation(context, inputs.sparsity.patchify, inputs.geometry);
@@ -142,7 +142,11 @@ std::vector<StepRecord> denoise_flux(const Context& context, const FluxTransform
                                        std::vector<float>(samples, step.sigma),
                                        std::vector<float>(samples, inputs.guidance_scale)};
       velocities.push_back(transformer.forward(context, model_inputs, branches[i].rope,
-                                               {static_cast<int>(i), {}, sparse.get(), &mlp_out_transposed}));
+                                               {.guidance_branch = static_cast<int>(i),
+                                                .observer = {},
+                                                .sparse = sparse.get(),
+                                                .mlp_out_transposed = model.mlp_out_transposed,
+                                                .weights = model.weights}));
     }
     if (velocities.size() == 2) {
       ops::axpby_into(context, inputs.true_cfg_scale, velocities[0], 1.0f - inputs.true_cfg_scale, velocities[1],

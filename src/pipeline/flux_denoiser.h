@@ -17,6 +17,13 @@ struct TextConditioning {
   Tensor pooled;    ///< CLIP's, [1, pooled_projection_dim]
 };
 
+/// A transformer with what its forwards need besides (see ForwardOptions).
+struct DenoiserModel {
+  const FluxTransformer& transformer;
+  const std::vector<Tensor>* mlp_out_transposed = nullptr;
+  WeightStreamer* weights = nullptr;
+};
+
 /// What the denoising loop works on.
 struct DenoiseInputs {
   Tensor latents;  ///< packed f32 noise, [B, tokens, channels] in raster order; overwritten with the result
@@ -33,9 +40,8 @@ struct DenoiseInputs {
 using StepCallback = std::function<void(const Step& step, const Tensor& velocity)>;
 
 /// Runs every step of the schedule: transformer (or, on skipped steps, its last hidden states), guidance, Euler update.
-/// mlp_out_transposed: see ForwardOptions. Throws kCancelled when `progress` says so between steps.
-std::vector<StepRecord> denoise_flux(const Context& context, const FluxTransformer& transformer,
-                                     const std::vector<Tensor>& mlp_out_transposed, const DenoiseInputs& inputs,
+/// Throws kCancelled when `progress` says so between steps.
+std::vector<StepRecord> denoise_flux(const Context& context, const DenoiserModel& model, const DenoiseInputs& inputs,
                                      const DenoisingSchedule& schedule, ProgressSink& progress,
                                      const StepCallback& on_step);
 

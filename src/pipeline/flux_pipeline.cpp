@@ -3,18 +3,17 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
-#include <iterator>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "chipmunk/error.h"
-#include "models/device_weights.h"
 #include "ops/elementwise.h"
 #include "ops/image.h"
 #include "ops/linear.h"
 #include "pipeline/latent_preview.h"
-#include "text/tokenizer_factory.h"
+#include "pipeline/memory_advice.h"
 
 namespace chipmunk {
 namespace {
@@ -66,62 +65,18 @@ SparsityConfig sparsity_of(const GenerateRequest& request, std::vector<std::stri
   return config;
 }
 
+struct ReleaseAtEnd {
+  FluxWeights& weights;
+  ~ReleaseAtEnd() { weights.release(); }
+};
+
 }  // namespace
 
-FluxComponents FluxComponents::load(const Context& context, const ModelFiles& files) {
-  const ComponentPaths paths = resolve_components(files);
-  const JsonConfig config =
-      files.model_config.empty() ? JsonConfig::parse("{}", "model config") : JsonConfig::load(files.model_config);
-  const auto overrides = [&config](const std::string& component) {
-    return config.has(component) ? config.object(component) : JsonConfig::parse("{}", "model config");
-  };
-  FluxComponents components;
-  components.clip_tokenizer = load_clip_tokenizer(paths.clip_tokenizer);
-  components.t5_tokenizer = load_t5_tokenizer(paths.t5_tokenizer);
-  components.transformer = load_flux_transformer(paths.transformer, overrides("transformer"));
-  const FluxConfig& flux = components.transformer.config;
-  components.scheduler = load_scheduler(paths.scheduler, flux.guidance_embeds, overrides("scheduler"));
-  components.clip = load_clip_text(paths.clip, overrides("text_encoder"));
-  components.t5 = load_t5_encoder(paths.t5, overrides("text_encoder_2"));
-  components.vae = load_vae(context, paths.vae, overrides("vae"));
-
-  const auto check_match = [](const std::string& what, int64_t expected, int64_t found) {
-    if (expected == found) return;
-    throw Error(ErrorCode::kInvalidConfig, "the model's parts do not fit together: " + what + " is " +
-                                               std::to_string(expected) + " for the transformer, but " +
-                                               std::to_string(found) + " for the other part");
-  };
-  const auto check_vocabulary = [](const char* encoder, const Tokenizer& tokenizer, int64_t vocab_size) {
-    if (tokenizer.info().vocab_size <= vocab_size) return;
-    throw Error(ErrorCode::kInvalidConfig, "the model's parts do not fit together: " + std::string(encoder) +
-                                               "'s tokenizer has " + std::to_string(tokenizer.info().vocab_size) +
-                                               " ids, but its text encoder has embeddings for " +
-                                               std::to_string(vocab_size));
-  };
-  check_vocabulary("CLIP", *components.clip_tokenizer, components.clip.config.vocab_size);
-  check_vocabulary("T5", *components.t5_tokenizer, components.t5.config.vocab_size);
-  check_match("the width of T5's features (joint_attention_dim, d_model)", flux.joint_attention_dim,
-              components.t5.config.d_model);
-  check_match("the width of CLIP's pooled vector (pooled_projection_dim, hidden_size)", flux.pooled_projection_dim,
-              components.clip.config.hidden_size);
-  check_match("the size of a packed latent (in_channels, 4 latent_channels)", flux.in_channels,
-              4 * components.vae.config.latent_channels);
-  check_match("the size of a predicted latent (out_channels, 4 latent_channels)", flux.out_channels,
-              4 * components.vae.config.latent_channels);
-  components.upload(context);
-  return components;
-}
-
-void FluxComponents::upload(const Context& context) {
-  std::vector<WeightGroup> groups = weight_groups(transformer);
-  for (std::vector<WeightGroup> part : {weight_groups(clip), weight_groups(t5), weight_groups(vae)}) {
-    std::move(part.begin(), part.end(), std::back_inserter(groups));
-  }
-  upload_weights(context, groups, {});
-}
+FluxPipeline::FluxPipeline(const Context& context, FluxComponents components, Offload offload, ProgressSink& progress)
+    : context_(context), components_(std::move(components)), weights_(context, components_, offload, progress) {}
 
 FluxPipeline::FluxPipeline(const Context& context, FluxComponents components)
-    : context_(context), components_(std::move(components)) {}
+    : FluxPipeline(context, std::move(components), Offload::kNone, *std::make_unique<ProgressSink>()) {}
 
 int FluxPipeline::size_multiple() const { return static_cast<int>(2 * components_.vae.config.spatial_factor()); }
 
@@ -148,17 +103,14 @@ void FluxPipeline::validate(const GenerateRequest& request) const {
   check_range("max-sequence-length", request.max_sequence_length, 1, static_cast<double>(kMaxT5Tokens));
   check_range("preview-interval", request.preview_interval, 1, kMaxSteps);
   const SparsityConfig sparsity = sparsity_of(request, nullptr);
-  schedule(request.steps,
-           geometry(request.width != 0 ? request.width : native_width(),
-                    request.height != 0 ? request.height : native_height()),
-           sparsity);
+  schedule(request.steps, geometry(width_of(request), height_of(request)), sparsity);
   for (const std::string* prompt : {&request.prompt, &request.negative_prompt}) {
     components_.clip_tokenizer->encode(*prompt);  // throws kInvalidText
   }
 }
 
 TextConditioning FluxPipeline::encode_prompt(const std::string& prompt, int max_sequence_length,
-                                             ProgressSink& progress) const {
+                                             ProgressSink& progress) {
   const int64_t clip_length = std::min({kClipTokens, components_.clip.config.max_position_embeddings,
                                         components_.clip_tokenizer->info().model_max_length.value_or(kClipTokens)});
   const int64_t t5_length = std::min(static_cast<int64_t>(max_sequence_length),
@@ -167,6 +119,7 @@ TextConditioning FluxPipeline::encode_prompt(const std::string& prompt, int max_
   const FixedLengthTokens t5 = encode_to_length(*components_.t5_tokenizer, prompt, t5_length);
   notice_truncation("CLIP", clip, progress);
   notice_truncation("T5", t5, progress);
+  weights_.need_text_encoders(progress);
   TextConditioning conditioning;
   conditioning.pooled = components_.clip.forward(context_, {clip.ids}).pooled;
   conditioning.features = components_.t5.forward(context_, {t5.ids});
@@ -181,20 +134,25 @@ DenoisingSchedule FluxPipeline::schedule(int steps, const LatentGeometry& geomet
              : DenoisingSchedule::sparse(sigmas, sparsity, components_.transformer.num_layers());
 }
 
-const std::vector<Tensor>& FluxPipeline::transposed_mlp_weights(const SparsityConfig& sparsity) {
+const std::vector<Tensor>* FluxPipeline::transposed_mlp_weights(const SparsityConfig& sparsity) {
+  // Of weights that come and go, a copy that stays would take back half of what was saved.
+  if (weights_.blocks() != nullptr) return nullptr;
   const int first = sparsity.mlp.first_n_dense_layers;
   if (sparsity.mlp.is_enabled && (transposed_mlp_weights_.empty() || first < transposed_from_)) {
     transposed_mlp_weights_ = components_.transformer.transposed_mlp_weights(context_, first);
     transposed_from_ = first;
   }
-  return transposed_mlp_weights_;
+  return &transposed_mlp_weights_;
 }
 
 std::vector<StepRecord> FluxPipeline::denoise(const DenoiseInputs& inputs, const DenoisingSchedule& schedule,
                                               ProgressSink& progress, const StepCallback& on_step) {
   for (const std::string& notice : schedule.notices()) progress.on_notice(notice);
-  return denoise_flux(context_, components_.transformer, transposed_mlp_weights(inputs.sparsity), inputs, schedule,
-                      progress, on_step);
+  std::vector<StepRecord> records =
+      denoise_flux(context_, {components_.transformer, transposed_mlp_weights(inputs.sparsity), weights_.blocks()},
+                   inputs, schedule, progress, on_step);
+  weights_.blocks_done();
+  return records;
 }
 
 Tensor FluxPipeline::decoder_input(const Tensor& packed, const LatentGeometry& geometry) const {
@@ -249,34 +207,43 @@ StepCallback FluxPipeline::make_preview_callback(const GenerateRequest& request,
 
 GenerateResult FluxPipeline::generate(const GenerateRequest& request, ProgressSink& progress) {
   validate(request);
+  GenerationStage stage = GenerationStage::kTextEncoding;
+  try {
+    // Whatever ends the generation, the device keeps nothing of it.
+    const ReleaseAtEnd release{weights_};
+    return run_stages(request, progress, &stage);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kOutOfMemory) throw;
+    context_.runtime().trim();
+    const bool decodes = stage == GenerationStage::kDecoding ||
+                         (stage == GenerationStage::kDenoising && request.preview == PreviewMode::kVae);
+    throw with_memory_advice(error, context_,
+                             {.stage = stage,
+                              .offload = weights_.offload(),
+                              .batch_count = request.batch_count,
+                              .decodes_whole = decodes && !use_tiling(request, width_of(request), height_of(request))});
+  }
+}
+
+GenerateResult FluxPipeline::run_stages(const GenerateRequest& request, ProgressSink& progress,
+                                        GenerationStage* stage) {
+  const auto enter = [&](GenerationStage next) {
+    check_cancelled(progress);
+    *stage = next;
+    progress.on_stage(stage_name(next));
+  };
   context_.runtime().reset_peak();
   GenerateResult result;
-  result.width = request.width != 0 ? request.width : native_width();
-  result.height = request.height != 0 ? request.height : native_height();
-  const bool true_guidance = request.true_cfg_scale > 1.0f;
+  result.width = width_of(request);
+  result.height = height_of(request);
 
-  check_cancelled(progress);
-  progress.on_stage("text encoding");
+  enter(GenerationStage::kTextEncoding);
   Clock::time_point start = Clock::now();
-  DenoiseInputs inputs;
-  inputs.geometry = geometry(result.width, result.height);
-  inputs.prompt = encode_prompt(request.prompt, request.max_sequence_length, progress);
-  if (true_guidance) {
-    inputs.negative_prompt = encode_prompt(request.negative_prompt, request.max_sequence_length, progress);
-  }
-  inputs.guidance_scale = request.guidance_scale;
-  inputs.true_cfg_scale = request.true_cfg_scale;
-  std::vector<std::string> notices;
-  inputs.sparsity = sparsity_of(request, &notices);
-  for (const std::string& notice : notices) progress.on_notice(notice);
-  inputs.seed = static_cast<uint64_t>(request.seed);
-  inputs.record = request.record;
-  inputs.latents = packed_noise(context_, inputs.geometry, request.batch_count, static_cast<uint64_t>(request.seed));
+  const DenoiseInputs inputs = prepare(request, progress);
   context_.runtime().synchronize();
   result.text_ms = milliseconds_since(start);
 
-  check_cancelled(progress);
-  progress.on_stage("denoising");
+  enter(GenerationStage::kDenoising);
   // The sparse MLP's weights are the model's, made on first use: no part of the time of a generation.
   transposed_mlp_weights(inputs.sparsity);
   start = Clock::now();
@@ -284,8 +251,7 @@ GenerateResult FluxPipeline::generate(const GenerateRequest& request, ProgressSi
                          make_preview_callback(request, inputs, progress));
   result.denoise_ms = milliseconds_since(start);
 
-  check_cancelled(progress);
-  progress.on_stage("decoding");
+  enter(GenerationStage::kDecoding);
   start = Clock::now();
   const bool tiled = use_tiling(request, result.width, result.height);
   for (int64_t i = 0; i < request.batch_count; ++i) {
@@ -297,6 +263,25 @@ GenerateResult FluxPipeline::generate(const GenerateRequest& request, ProgressSi
   result.decode_ms = milliseconds_since(start);
   result.peak_memory_bytes = context_.runtime().memory().peak_bytes;
   return result;
+}
+
+DenoiseInputs FluxPipeline::prepare(const GenerateRequest& request, ProgressSink& progress) {
+  DenoiseInputs inputs;
+  inputs.geometry = geometry(width_of(request), height_of(request));
+  inputs.prompt = encode_prompt(request.prompt, request.max_sequence_length, progress);
+  if (request.true_cfg_scale > 1.0f) {
+    inputs.negative_prompt = encode_prompt(request.negative_prompt, request.max_sequence_length, progress);
+  }
+  weights_.text_encoders_done();
+  inputs.guidance_scale = request.guidance_scale;
+  inputs.true_cfg_scale = request.true_cfg_scale;
+  std::vector<std::string> notices;
+  inputs.sparsity = sparsity_of(request, &notices);
+  for (const std::string& notice : notices) progress.on_notice(notice);
+  inputs.seed = static_cast<uint64_t>(request.seed);
+  inputs.record = request.record;
+  inputs.latents = packed_noise(context_, inputs.geometry, request.batch_count, static_cast<uint64_t>(request.seed));
+  return inputs;
 }
 
 }  // namespace chipmunk

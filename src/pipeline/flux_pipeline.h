@@ -1,34 +1,22 @@
 #pragma once
 
-#include <memory>
 #include <vector>
 
 #include "chipmunk/pipeline.h"
-#include "pipeline/components.h"
+#include "pipeline/flux_components.h"
 #include "pipeline/flux_denoiser.h"
+#include "pipeline/flux_weights.h"
 #include "pipeline/latents.h"
-#include "text/tokenizer.h"
+#include "pipeline/memory_advice.h"
 
 namespace chipmunk {
-
-struct FluxComponents {
-  std::unique_ptr<Tokenizer> clip_tokenizer, t5_tokenizer;
-  ClipTextModel clip;
-  T5Encoder t5;
-  FluxTransformer transformer;
-  AutoencoderKl vae;
-  FlowMatchConfig scheduler;
-
-  static FluxComponents load(const Context& context, const ModelFiles& files);
-
- private:
-  /// Brings all weights to the context's device.
-  void upload(const Context& context);
-};
 
 /// FLUX.1-dev and -schnell: text to image.
 class FluxPipeline : public Pipeline {
  public:
+  /// progress hears of the weights' way to the device. Throws kOutOfMemory, kCancelled.
+  FluxPipeline(const Context& context, FluxComponents components, Offload offload, ProgressSink& progress);
+  /// All weights on the device, silently.
   FluxPipeline(const Context& context, FluxComponents components);
 
   GenerateResult generate(const GenerateRequest& request, ProgressSink& progress) override;
@@ -42,7 +30,8 @@ class FluxPipeline : public Pipeline {
   // The stages of generate(), one by one.
 
   /// T5 reads min(max_sequence_length, the tokenizer's model_max_length) tokens. Truncation is told to `progress`.
-  TextConditioning encode_prompt(const std::string& prompt, int max_sequence_length, ProgressSink& progress) const;
+  /// The text encoders' weights, where offloaded, are on the device until generate() ends that stage.
+  TextConditioning encode_prompt(const std::string& prompt, int max_sequence_length, ProgressSink& progress);
   DenoisingSchedule schedule(int steps, const LatentGeometry& geometry,
                              const SparsityConfig& sparsity = SparsityConfig::dense()) const;
   LatentGeometry geometry(int width, int height) const;
@@ -65,11 +54,19 @@ class FluxPipeline : public Pipeline {
   StepCallback make_preview_callback(const GenerateRequest& request, const DenoiseInputs& inputs,
                                      ProgressSink& progress) const;
 
-  /// Made once and kept: the first generation with sparse MLPs pays for it.
-  const std::vector<Tensor>& transposed_mlp_weights(const SparsityConfig& sparsity);
+  int width_of(const GenerateRequest& request) const { return request.width != 0 ? request.width : native_width(); }
+  int height_of(const GenerateRequest& request) const { return request.height != 0 ? request.height : native_height(); }
+  /// *stage: where it is, for errors.
+  GenerateResult run_stages(const GenerateRequest& request, ProgressSink& progress, GenerationStage* stage);
+  /// Encoded prompts and noise.
+  DenoiseInputs prepare(const GenerateRequest& request, ProgressSink& progress);
+
+  /// Made once and kept: the first generation with sparse MLPs pays for it. Null where blocks are offloaded.
+  const std::vector<Tensor>* transposed_mlp_weights(const SparsityConfig& sparsity);
 
   Context context_;
   FluxComponents components_;
+  FluxWeights weights_;  // of components_
   std::vector<Tensor> transposed_mlp_weights_;
   int transposed_from_ = 0;
 };

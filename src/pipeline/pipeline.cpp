@@ -5,11 +5,17 @@
 
 namespace chipmunk {
 
-std::unique_ptr<Pipeline> Pipeline::load(const LoadOptions& options) {
+std::unique_ptr<Pipeline> Pipeline::load(const LoadOptions& options, ProgressSink& progress) {
   const Context context = options.device.kind == DeviceKind::kCuda
                               ? make_cuda_context({options.device.index, options.memory_limit})
                               : make_cpu_context({options.threads, options.memory_limit});
-  return std::make_unique<FluxPipeline>(context, FluxComponents::load(context, options.files));
+  return std::make_unique<FluxPipeline>(context, FluxComponents::load(context, options.files), options.offload,
+                                        progress);
+}
+
+std::unique_ptr<Pipeline> Pipeline::load(const LoadOptions& options) {
+  ProgressSink silent;
+  return load(options, silent);
 }
 
 }  // namespace chipmunk

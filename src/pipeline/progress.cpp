@@ -2,6 +2,7 @@
 
 namespace chipmunk {
 
+void ProgressSink::on_loading(const LoadReport&) {}
 void ProgressSink::on_stage(std::string_view) {}
 void ProgressSink::on_step(const StepReport&) {}
 void ProgressSink::on_preview(const Frames&, int) {}

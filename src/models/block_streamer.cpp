@@ -1,0 +1,87 @@
+#include "models/block_streamer.h"
+
+#include <algorithm>
+#include <exception>
+
+namespace chipmunk {
+
+BlockStreamer::BlockStreamer(const Context& context, const std::vector<WeightGroup>& blocks,
+                             const UploadProgress& progress)
+    : context_(context) {
+  size_t total = 0, done = 0;
+  for (const WeightGroup& block : blocks) total += blocks_.emplace_back(context, block).bytes();
+  for (PackedWeights& block : blocks_) {
+    host_.push_back(context.runtime().allocate_pinned(block.block_bytes()));
+    block.move_host(host_.back(), [&](size_t bytes, size_t) {
+      if (progress) progress(done + bytes, total);
+    });
+    done += block.bytes();
+  }
+}
+
+BlockStreamer::~BlockStreamer() {
+  try {
+    release();
+  } catch (const std::exception&) {
+    // A device that takes no commands any more runs no copies either.
+  }
+}
+
+void BlockStreamer::begin_block(int block) {
+  // A forward that an error cut short.
+  if (open_ >= 0) end_block(open_);
+  if (slots_[0].memory == nullptr) allocate();
+  const bool has_other = slots_[1 - current_].memory != nullptr;
+  if (slots_[current_].block != block && has_other) current_ = 1 - current_;
+  Slot& slot = slots_[current_];
+  if (slot.block != block) fetch(block, slot);
+  // The other slot's block has ended: while this one computes, the next one comes.
+  const int next = (block + 1) % static_cast<int>(blocks_.size());
+  Slot& other = slots_[1 - current_];
+  if (has_other && other.block != next) fetch(next, other);
+
+  context_.runtime().wait(StreamKind::kCompute, *slot.is_loaded);
+  blocks_[static_cast<size_t>(block)].bind(slot.memory);
+  open_ = block;
+}
+
+void BlockStreamer::end_block(int block) {
+  blocks_[static_cast<size_t>(block)].bind_host();
+  open_ = -1;
+  slots_[current_].is_free = context_.runtime().record(StreamKind::kCompute);
+}
+
+void BlockStreamer::release() {
+  if (open_ >= 0) end_block(open_);
+  for (Slot& slot : slots_) {
+    // Memory is freed in the order of the compute stream: not before the copies to it are done.
+    if (slot.is_loaded != nullptr) context_.runtime().wait(StreamKind::kCompute, *slot.is_loaded);
+    slot = {};
+  }
+}
+
+void BlockStreamer::allocate() {
+  size_t bytes = 0;
+  for (const PackedWeights& block : blocks_) bytes = std::max(bytes, block.block_bytes());
+  const size_t count = std::min(slots_.size(), blocks_.size());
+  std::array<std::shared_ptr<Storage>, 2> memory;
+  for (size_t i = 0; i < count; ++i) memory[i] = context_.runtime().allocate(bytes);
+  for (size_t i = 0; i < count; ++i) {
+    slots_[i].memory = memory[i];
+    slots_[i].is_free = context_.runtime().record(StreamKind::kCompute);
+  }
+}
+
+void BlockStreamer::fetch(int block, Slot& slot) {
+  DeviceRuntime& runtime = context_.runtime();
+  const auto index = static_cast<size_t>(block);
+  // Should a command fail, what the slot has is unknown.
+  slot.block = -1;
+  runtime.wait(StreamKind::kCopy, *slot.is_free);
+  runtime.copy(slot.memory->data(), context_.device(), host_[index]->data(), Device{}, blocks_[index].block_bytes(),
+               StreamKind::kCopy);
+  slot.is_loaded = runtime.record(StreamKind::kCopy);
+  slot.block = block;
+}
+
+}  // namespace chipmunk
