@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <string>
+#include <vector>
 
 #include "core/context.h"
 #include "params.h"
@@ -57,6 +58,19 @@ Context make_cpu_context(const CpuOptions& options);
 int cuda_device_count();
 /// What `version` prints of the CUDA backend, e.g. "CUDA 13.0, 1 device" or "built without CUDA".
 std::string cuda_description();
+
+/// What is told of a GPU.
+struct CudaDeviceDescription {
+  std::string name, bus_id;
+  int compute_major = 0, compute_minor = 0;
+  int multiprocessors = 0;
+  size_t memory_bytes = 0, l2_bytes = 0, shared_bytes_per_block = 0;
+  int clock_mhz = 0;      ///< highest of the multiprocessors
+  bool usable = false;    ///< by this build
+  std::string attention;  ///< the attention kernels that it gets
+};
+/// Those of this machine; none without a driver or when built without the CUDA toolkit.
+std::vector<CudaDeviceDescription> cuda_devices();
 /// A context on a GPU. Throws kBackendUnavailable if this build or machine has none of that index.
 Context make_cuda_context(const CudaOptions& options);
 

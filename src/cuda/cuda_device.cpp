@@ -2,7 +2,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include <array>
 #include <string>
+#include <vector>
 
 #include "backend.h"
 #include "chipmunk/error.h"
@@ -19,6 +21,26 @@ int attribute(cudaDeviceAttr name, int index) {
   int value = 0;
   check(cudaDeviceGetAttribute(&value, name, index), "cudaDeviceGetAttribute");
   return value;
+}
+
+CudaDeviceDescription describe_device(int index) {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+  std::array<char, 16> bus_id{};
+  check(cudaDeviceGetPCIBusId(bus_id.data(), static_cast<int>(bus_id.size()), index), "cudaDeviceGetPCIBusId");
+  CudaDeviceDescription description;
+  description.name = properties.name;
+  description.bus_id = bus_id.data();
+  description.compute_major = properties.major;
+  description.compute_minor = properties.minor;
+  description.multiprocessors = properties.multiProcessorCount;
+  description.memory_bytes = properties.totalGlobalMem;
+  description.l2_bytes = static_cast<size_t>(properties.l2CacheSize);
+  description.shared_bytes_per_block = properties.sharedMemPerBlockOptin;
+  description.clock_mhz = attribute(cudaDevAttrClockRate, index) / 1000;
+  description.usable = properties.major >= kMinMajor;
+  if (description.usable) description.attention = properties.major == kHopperMajor ? "sm90" : "portable";
+  return description;
 }
 
 std::string version_name(int version) {
@@ -58,9 +80,18 @@ int cuda_device_count() {
 }
 
 std::string cuda_description() {
+  const std::string version = "CUDA " + cuda::version_name(CUDART_VERSION) + ", ";
+  int driver = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return version + "no driver";
   const int count = cuda_device_count();
-  return "CUDA " + cuda::version_name(CUDART_VERSION) + ", " +
+  return version + "driver for " + cuda::version_name(driver) + ", " +
          (count == 0 ? std::string("no device") : std::to_string(count) + (count == 1 ? " device" : " devices"));
+}
+
+std::vector<CudaDeviceDescription> cuda_devices() {
+  std::vector<CudaDeviceDescription> devices;
+  for (int i = 0; i < cuda_device_count(); ++i) devices.push_back(cuda::describe_device(i));
+  return devices;
 }
 
 }  // namespace chipmunk

@@ -4,6 +4,9 @@
 
 namespace chipmunk::cuda {
 
+/// The compute capability that the kernels of sm90/ are for.
+constexpr int kHopperMajor = 9;
+
 /// What launch plans need to know of a GPU, read off it once.
 struct DeviceProperties {
   int index = 0;

@@ -7,6 +7,8 @@ int cuda_device_count() { return 0; }
 
 std::string cuda_description() { return "built without CUDA"; }
 
+std::vector<CudaDeviceDescription> cuda_devices() { return {}; }
+
 Context make_cuda_context(const CudaOptions&) {
   throw Error(ErrorCode::kBackendUnavailable, "this build has no CUDA backend: use --device cpu");
 }

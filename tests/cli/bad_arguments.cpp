@@ -22,6 +22,7 @@ std::vector<BadInput> bad_usage() {
       {"NoPrompt", {"generate", "--model", "{model}", "-o", "{out}/a.png"}, kBadUse, {"--prompt", "--prompts"}},
       {"PromptAndPromptFile", generate_with({{"--prompts", "{tmp}/p.txt"}}), kBadUse, {"--prompt", "--prompts"}},
       {"TilingBothWays", generate_with({}, {"--vae-tiling", "--no-vae-tiling"}), kBadUse, {"--no-vae-tiling"}},
+      {"UnknownOffload", generate_with({{"--offload", "all"}}), kBadUse, {"none, text or blocks", "all"}},
       {"UnknownPreview", generate_with({{"--preview", "full"}}), kBadUse, {"none, proj or vae", "full"}},
       {"UnknownDevice", generate_with({{"--device", "tpu"}}), kBadUse, {"--device", "cpu, cuda", "tpu"}},
       {"DeviceIndexIsNoNumber", generate_with({{"--device", "cuda:x"}}), kBadUse, {"cuda:<index>", "cuda:x"}},

@@ -18,7 +18,8 @@ void expect_parts(const std::string& text, const std::vector<std::string>& parts
 }
 
 TEST(Help, EveryCommandHasOne) {
-  for (const std::string command : {"generate", "inspect", "schedule", "evaluate", "compare", "sparsity", "version"}) {
+  for (const std::string command :
+       {"generate", "inspect", "schedule", "evaluate", "compare", "sparsity", "bench", "version"}) {
     const ProgramResult result = run_chipmunk({command, "--help"});
     EXPECT_EQ(result.exit_code, 0) << result.err;
     EXPECT_EQ(result.err, "");
@@ -36,6 +37,15 @@ TEST(Version, SaysHowItWasBuilt) {
   const ProgramResult flag = run_chipmunk({"--version"});
   EXPECT_EQ(flag.exit_code, 0);
   EXPECT_EQ(flag.out, kVersion + "\n");
+}
+
+TEST(Inspect, TellsOfTheDevices) {
+  expect_parts(run_chipmunk({"inspect", "--device"}).out, {"threads", "instructions", "cuda"});
+  const Json json = Json::parse(run_chipmunk({"inspect", "--device", "--json"}).out);
+  EXPECT_GT(json.at("cpu").at("threads").get<int>(), 0);
+  EXPECT_TRUE(json.at("gpus").is_array());
+  EXPECT_EQ(run_chipmunk({"inspect"}).exit_code, 2);
+  EXPECT_EQ(run_chipmunk({"inspect", "models", "--device"}).exit_code, 2);
 }
 
 TEST(Inspect, DescribesAFolder) {

@@ -11,6 +11,7 @@
 
 #include "commands.h"
 #include "console.h"
+#include "device_option.h"
 #include "sparsity_command.h"
 
 // The only file that includes CLI11: the header costs seconds.
@@ -53,6 +54,7 @@ constexpr const char* kInspectExamples = R"(Examples:
   chipmunk inspect FLUX.1-dev
   chipmunk inspect ae.safetensors --tensors
   chipmunk inspect FLUX.1-dev --json
+  chipmunk inspect --device
 
 Exit codes: 0 complete, 1 if something is missing or broken.)";
 
@@ -188,9 +190,24 @@ void add_picture_options(CLI::App* app, GenerateOptions* options) {
   off->group(kPictureGroup)->option_text(" ");
 }
 
+CLI::Option* add_offload(CLI::App* app, Offload& offload) {
+  return app
+      ->add_option_function<std::string>(
+          "--offload",
+          [&offload](const std::string& name) {
+            const std::optional<Offload> parsed = parse_offload(name);
+            if (!parsed)
+              throw CLI::ValidationError("--offload", "expected none, text or blocks, found \"" + name + "\"");
+            offload = *parsed;
+          },
+          "Weights that wait in main memory until the GPU needs them: the text encoders', or the blocks' too")
+      ->option_text("none|text|blocks [none]");
+}
+
 void add_machine_options(CLI::App* app, GenerateOptions* options) {
   add(app, "--device", options->device, "cpu|cuda[:i]|auto [auto]", "Where to compute; auto: cuda if there is one",
       kMachineGroup);
+  add_offload(app, options->offload)->group(kMachineGroup);
   add(app, "--threads", options->threads, "INT [0]", "CPU threads; 0 for all cores", kMachineGroup)
       ->check(CLI::Range(0, kMaxThreads));
 }
@@ -233,13 +250,18 @@ void add_generate(CLI::App* app, ParsedCommand* command) {
 void add_inspect(CLI::App* app, ParsedCommand* command) {
   auto options = std::make_shared<InspectOptions>();
   CLI::App* inspect =
-      app->add_subcommand("inspect", "Show what a model folder or file holds, and what is missing of it");
-  inspect->add_option("path", options->path, "Model folder, component folder or .safetensors file")
-      ->option_text("PATH")
-      ->check(check_path)
-      ->required();
-  inspect->add_flag("--tensors", options->tensors, "List every tensor with its dtype and shape");
+      app->add_subcommand("inspect", "Show what a model folder or file holds, or what this machine computes with");
+  auto* path = inspect->add_option("path", options->path, "Model folder, component folder or .safetensors file")
+                   ->option_text("PATH")
+                   ->check(check_path);
+  auto* tensors = inspect->add_flag("--tensors", options->tensors, "List every tensor with its dtype and shape");
+  inspect->add_flag("--device", options->device, "Show the CPU and the GPUs in place of a model")
+      ->excludes(path)
+      ->excludes(tensors);
   inspect->add_flag("--json", options->json, "One JSON object on stdout");
+  inspect->parse_complete_callback([options] {
+    if (!options->device && options->path.empty()) throw CLI::RequiredError("path");
+  });
   inspect->footer(kInspectExamples);
   inspect->callback([command, options] { command->run = [options] { return run_inspect(*options); }; });
 }
@@ -291,6 +313,7 @@ void add_evaluate(CLI::App* app, ParsedCommand* command) {
       ->option_text("DIR [evaluation]")
       ->check(check_path);
   evaluate->add_option("--device", options->device, "Where to compute")->option_text("cpu|cuda[:i]|auto [auto]");
+  add_offload(evaluate, options->offload);
   evaluate->add_option("--threads", options->threads, "CPU threads; 0 for all cores")
       ->option_text("INT [0]")
       ->check(CLI::Range(0, kMaxThreads));
@@ -344,6 +367,7 @@ void add_compare(CLI::App* app, ParsedCommand* command) {
       ->option_text("INT [0]")
       ->group(kPictureGroup);
   add(compare, "--device", options->device, "cpu|cuda[:i]|auto [auto]", "Where to compute", kMachineGroup);
+  add_offload(compare, options->offload)->group(kMachineGroup);
   add(compare, "--threads", options->threads, "INT [0]", "CPU threads; 0 for all cores", kMachineGroup)
       ->check(CLI::Range(0, kMaxThreads));
   add(compare, "-o,--output", options->output, "DIR [comparison]", "Folder for everything, see below", kOutputGroup)

@@ -26,6 +26,7 @@ struct GenerateOptions {
   std::filesystem::path output = "output.png";
   std::filesystem::path preview_path = "preview.png";
   std::string device = "auto";
+  Offload offload = Offload::kNone;
   int threads = 0;
   bool json = false;
   bool quiet = false;
@@ -35,6 +36,7 @@ struct GenerateOptions {
 
 struct InspectOptions {
   std::filesystem::path path;
+  bool device = false;  ///< the machine's devices in place of a path
   bool tensors = false;
   bool json = false;
 };
@@ -57,6 +59,7 @@ struct EvaluateOptions {
   int limit = 0;              ///< 0: the whole suite
   bool empty_prompt = false;  ///< the chance level
   std::string device = "auto";
+  Offload offload = Offload::kNone;
   int threads = 0;
   bool json = false;
   bool quiet = false;
@@ -74,6 +77,7 @@ struct CompareOptions {
   bool record = true;                 ///< what steps and layers did, too
   std::filesystem::path output = "comparison";
   std::string device = "auto";
+  Offload offload = Offload::kNone;
   int threads = 0;
   bool json = false;
   bool quiet = false;

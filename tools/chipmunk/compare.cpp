@@ -385,7 +385,7 @@ int run_compare(const CompareOptions& options) {
   progress.line("loading " + model.string() + " on " + to_string(device));
   ModelFiles files;
   files.model = model;
-  std::unique_ptr<Pipeline> pipeline = Pipeline::load({files, device, options.threads, 0});
+  std::unique_ptr<Pipeline> pipeline = Pipeline::load({files, device, options.threads, 0, options.offload}, progress);
   comparison.model = model.string();
   comparison.architecture = pipeline->architecture();
   comparison.device = to_string(pipeline->device());

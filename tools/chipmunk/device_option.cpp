@@ -15,4 +15,11 @@ Device choose_device(const std::string& name) {
   }
 }
 
+std::optional<Offload> parse_offload(const std::string& name) {
+  if (name == "none") return Offload::kNone;
+  if (name == "text") return Offload::kText;
+  if (name == "blocks") return Offload::kBlocks;
+  return std::nullopt;
+}
+
 }  // namespace chipmunk::cli

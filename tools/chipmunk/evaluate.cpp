@@ -101,7 +101,8 @@ Judge generate_and_judge(const EvaluateOptions& options, const fs::path& model, 
   progress->line("loading " + model.string() + " on " + to_string(device));
   ModelFiles files;
   files.model = model;
-  const std::unique_ptr<Pipeline> pipeline = Pipeline::load({files, device, options.threads, 0});
+  const std::unique_ptr<Pipeline> pipeline =
+      Pipeline::load({files, device, options.threads, 0, options.offload}, *progress);
   GenerateRequest request = options.request;
   pipeline->validate(request);
   Judge judge(scenes.size());

@@ -206,7 +206,7 @@ int run_generate(const GenerateOptions& options) {
   const ModelFiles files = choose_files(options.files);
   progress.line("loading " + (files.model.empty() ? files.diffusion_model : files.model).string() + " on " +
                 to_string(device));
-  std::unique_ptr<Pipeline> pipeline = Pipeline::load({files, device, options.threads, 0});
+  std::unique_ptr<Pipeline> pipeline = Pipeline::load({files, device, options.threads, 0, options.offload}, progress);
   const std::vector<GenerateRequest> requests = make_requests(options, prompts, *pipeline);
   print_ineffective(options, *pipeline);
 

@@ -5,6 +5,7 @@
 #include "commands.h"
 #include "console.h"
 #include "core/memory_text.h"
+#include "inspect_device.h"
 #include "io/model_folder.h"
 #include "json_output.h"
 
@@ -79,6 +80,7 @@ std::string list_defects(const ModelDescription& model) {
 }  // namespace
 
 int run_inspect(const InspectOptions& options) {
+  if (options.device) return run_inspect_device(options.json);
   const ModelDescription model = describe_model(options.path);
   print_result(options.json ? to_json(model, options.tensors) : describe(model, options.tensors));
   if (model.complete()) return kExitOk;

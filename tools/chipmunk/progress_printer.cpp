@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "console.h"
+#include "core/memory_text.h"
 #include "interrupt.h"
 #include "io/png.h"
 
@@ -17,8 +18,8 @@ constexpr int kBarCells = 24;
 // Plain lines a run at most, so that a log stays short.
 constexpr int kPlainLines = 10;
 
-std::string make_bar(int done, int total) {
-  const int filled = static_cast<int>(static_cast<int64_t>(done) * kBarCells / std::max(total, 1));
+std::string make_bar(int64_t done, int64_t total) {
+  const auto filled = static_cast<int>(done * kBarCells / std::max<int64_t>(total, 1));
   return "[" + std::string(static_cast<size_t>(filled), '#') +
          std::string(static_cast<size_t>(kBarCells - filled), '.') + "]";
 }
@@ -42,6 +43,19 @@ void ProgressPrinter::line(const std::string& text) {
   if (options_.quiet) return;
   end_bar();
   write_stderr(text + "\n");
+}
+
+void ProgressPrinter::on_loading(const LoadReport& report) {
+  if (options_.quiet) return;
+  const double rate = static_cast<double>(report.done_bytes) / std::max(report.elapsed_ms * 1e-3, 1e-6);
+  const std::string status = fmt::format("weights: {} of {}, {}/s", format_bytes(report.done_bytes),
+                                         format_bytes(report.total_bytes), format_bytes(static_cast<size_t>(rate)));
+  if (options_.terminal) {
+    draw(make_bar(static_cast<int64_t>(report.done_bytes), static_cast<int64_t>(report.total_bytes)) + " " + status);
+    if (report.complete) end_bar();
+  } else if (report.complete) {
+    write_stderr(status + "\n");
+  }
 }
 
 void ProgressPrinter::on_stage(std::string_view stage) {

@@ -30,6 +30,7 @@ class ProgressPrinter : public ProgressSink {
   /// A line of its own, unless quiet.
   void line(const std::string& text);
 
+  void on_loading(const LoadReport& report) override;
   void on_stage(std::string_view stage) override;
   void on_step(const StepReport& report) override;
   void on_preview(const Frames& frames, int step_index) override;

@@ -6,6 +6,8 @@
 #include "backend.h"
 #include "commands.h"
 #include "console.h"
+#include "core/memory_text.h"
+#include "cpu_description.h"
 
 namespace chipmunk::cli {
 namespace {
@@ -20,25 +22,18 @@ std::string compiler() {
 #endif
 }
 
-/// The widest vector instructions of this CPU, as far as they matter to the engine.
-std::string instruction_set() {
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")) return "AVX-512";
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "AVX2";
-  return "SSE";
-#elif defined(__aarch64__)
-  return "NEON";
-#else
-  return "unknown";
-#endif
-}
-
 }  // namespace
 
 int run_version() {
   print_result(fmt::format("chipmunk {}\ncompiler: {}\nbuild type: {}\nCPU: {} threads, {}\nCUDA: {}\n",
                            CHIPMUNK_VERSION, compiler(), CHIPMUNK_BUILD_TYPE, std::thread::hardware_concurrency(),
-                           instruction_set(), cuda_description()));
+                           cpu_instruction_set(), cuda_description()));
+  int index = 0;
+  for (const CudaDeviceDescription& device : cuda_devices()) {
+    print_result(fmt::format("cuda:{}: {}, {}, compute capability {}.{}{}\n", index++, device.name,
+                             format_bytes(device.memory_bytes), device.compute_major, device.compute_minor,
+                             device.usable ? "" : ", too old"));
+  }
   return kExitOk;
 }
 

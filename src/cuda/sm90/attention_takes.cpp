@@ -25,7 +25,7 @@ bool counts_fit(int64_t batch, int64_t heads, int64_t query_tokens, int64_t key_
   return query_tokens <= kMax && key_tokens <= kMax && batch * heads * ceil_div(query_tokens, 64) <= kMax;
 }
 
-bool is_hopper(const DeviceProperties& device) { return device.major == 9; }
+bool is_hopper(const DeviceProperties& device) { return device.major == kHopperMajor; }
 
 }  // namespace
 
