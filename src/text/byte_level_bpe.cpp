@@ -46,7 +46,7 @@ ByteLevelBpe::ByteLevelBpe(const BpeSpec& spec) {
 
   merges_.reserve(spec.merges.size());
   for (size_t rank = 0; rank < spec.merges.size(); ++rank) {
-    const auto& [left, right] = spec.merges[rank];
+    const std::string &left = spec.merges[rank].first, &right = spec.merges[rank].second;
     const auto token_id = [&](const std::string& token) {
       const auto found = spec.vocab.find(token);
       if (found == spec.vocab.end()) {

@@ -79,6 +79,7 @@ bool is_word_character(char32_t code_point) {
 
 std::string to_nfc(std::string_view text) {
   utf8proc_uint8_t* raw = nullptr;
+  // Flags. NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange)
   const auto options = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
   const utf8proc_ssize_t length =
       utf8proc_map(bytes_of(text), static_cast<utf8proc_ssize_t>(text.size()), &raw, options);
