@@ -7,6 +7,7 @@
 #include "cuda/launch.h"
 #include "cuda/random_bits.cuh"
 #include "cuda/row_selection.cuh"
+#include "cuda/sampled_top_k.cuh"
 
 namespace chipmunk::cuda {
 namespace {
@@ -76,6 +77,7 @@ __device__ int block_row(const Rows& rows) { return rows.first + static_cast<int
 template <bool kKeysInShared>
 __device__ RowSlice block_slice(const Rows& rows, uint32_t* memory) {
   RowSlice slice;
+  slice.capacity = rows.slice;
   slice.row_columns = rows.columns;
   slice.first = static_cast<int>(min(int64_t{cluster_rank()} * rows.slice, int64_t{rows.columns}));
   slice.columns = min(rows.slice, rows.columns - slice.first);
@@ -125,11 +127,17 @@ __device__ void start_loading(const float* sums, const RowSlice& slice) {
   }
   commit_copies();
 }
-__device__ void turn_into_keys(const RowSlice& slice) {
+__device__ void turn_into_keys(const RowSlice& slice, const SampledTopK& search) {
+#pragma unroll 2
   for (int i = RowSelection::thread() * 4; i < slice.columns; i += kSelectionThreads * 4) {
     uint4& quad = *reinterpret_cast<uint4*>(slice.keys + i);
-    quad = {order_key(__uint_as_float(quad.x)), order_key(__uint_as_float(quad.y)), order_key(__uint_as_float(quad.z)),
-            order_key(__uint_as_float(quad.w))};
+    const uint4 keys = {order_key(__uint_as_float(quad.x)), order_key(__uint_as_float(quad.y)),
+                        order_key(__uint_as_float(quad.z)), order_key(__uint_as_float(quad.w))};
+    quad = keys;
+    search.count(keys.x);
+    search.count(keys.y);
+    search.count(keys.z);
+    search.count(keys.w);
   }
 }
 
@@ -149,6 +157,8 @@ __global__ void __launch_bounds__(kSelectionThreads, kKeysInShared ? kSelectionB
   const bool ranks = a.top_k > 0 && a.top_k < a.rows.columns;
   const bool in_quads = kKeysInShared && slice.columns % 4 == 0 && reinterpret_cast<uintptr_t>(sums) % 16 == 0;
   if (ranks && in_quads) start_loading(sums, slice);
+  SampledTopK search(shared, slice);
+  if (ranks) search.sample(a.top_k, [&](int column) { return order_key(a.sums[row * a.rows.columns + column]); });
 
   const auto given = [&](const uint8_t* mask, int w) {
     return mask_word(mask + slice.first + w * kWordBits, slice.columns - w * kWordBits);
@@ -175,13 +185,16 @@ __global__ void __launch_bounds__(kSelectionThreads, kKeysInShared ? kSelectionB
       });
     }
     if (in_quads) {
-      turn_into_keys(slice);
+      turn_into_keys(slice, search);
     } else {
 #pragma unroll 4
-      for (int i = RowSelection::thread(); i < slice.columns; i += kSelectionThreads)
-        slice.keys[i] = order_key(sums[i]);
+      for (int i = RowSelection::thread(); i < slice.columns; i += kSelectionThreads) {
+        const uint32_t key = order_key(sums[i]);
+        slice.keys[i] = key;
+        search.count(key);
+      }
     }
-    selection.add_top_k(a.top_k);
+    if (!search.add(a.top_k)) selection.add_top_k(a.top_k);
   }
   selection.write(selection.count_kept(), a.multiple_of, a.capacity, a.indices + row * a.capacity, a.counts + row);
   // No block leaves while another reads its memory.

@@ -9,7 +9,7 @@
 /// of it each: its scores as keys, and the columns kept as bits. A row is read from device memory once.
 namespace chipmunk::cuda {
 
-constexpr int kSelectionThreads = 512;
+constexpr int kSelectionThreads = 256;
 /// Of selection blocks that one multiprocessor holds, so that some wait for memory while others compute.
 constexpr int kSelectionBlocks = 3;
 constexpr int kWordBits = 32;
@@ -26,10 +26,9 @@ __device__ inline uint32_t order_key(float score) {
 /// The first `count` bits of a word.
 __device__ inline uint32_t low_bits(int count) { return count >= kWordBits ? ~0u : (1u << count) - 1; }
 
-/// What a block needs of shared memory besides keys and words. The search for the k-th largest key goes by digits of
-/// 11, 10 and 11 bits, from the highest in which the row's keys differ: how often each occurs is counted in bins, whose
-/// sums over kWordBits of them are the groups.
-struct alignas(16) SelectionShared {
+/// Of a search for the k-th largest key by digits of 11, 10 and 11 bits, from the highest in which the row's keys
+/// differ: how often each occurs is counted in bins, whose sums over kWordBits of them are the groups.
+struct DigitCounts {
   static constexpr int kWideBins = 2048, kNarrowBins = 1024;
   static constexpr int kGroups = kWideBins / kWordBits;
 
@@ -37,6 +36,27 @@ struct alignas(16) SelectionShared {
   uint32_t wide_bins[kWideBins];
   uint32_t narrow_bins[kNarrowBins];
   uint32_t groups[2][kGroups];
+};
+
+/// Of SampledTopK: counts of keys from the lowest one of interest on, and those that share the k-th largest one's bin.
+struct SampleCounts {
+  static constexpr int kSamples = 64, kBins = 512, kCandidates = 512;
+
+  uint32_t samples[kSamples];
+  uint32_t low, high;
+  uint32_t bins[kBins];
+  uint32_t groups[kBins / kWordBits];
+  uint32_t candidates;  // of this block
+  uint32_t candidate_keys[kCandidates], candidate_columns[kCandidates];
+};
+
+/// What a block needs of shared memory besides keys and words.
+struct alignas(16) SelectionShared {
+  // One search after the other; between them lies a barrier of the cluster.
+  union {
+    DigitCounts digits;
+    SampleCounts sample;
+  };
   uint32_t exchanged[2];
   uint32_t warp_sums[kSelectionThreads / kWarpSize];
   // Of this block's keys.
@@ -45,10 +65,22 @@ struct alignas(16) SelectionShared {
   uint32_t digit, rank, count;
 };
 
+/// The sum of x over the lanes before this one.
+__device__ inline uint32_t warp_scan(uint32_t x) {
+  uint32_t inclusive = x;
+#pragma unroll
+  for (int offset = 1; offset < kWarpSize; offset *= 2) {
+    const uint32_t below = __shfl_up_sync(kAllLanes, inclusive, offset);
+    if (static_cast<int>(threadIdx.x) % kWarpSize >= offset) inclusive += below;
+  }
+  return inclusive - x;
+}
+
 /// A block's slice of a row.
 struct RowSlice {
   uint32_t* keys;   // [columns]
   uint32_t* words;  // [words_count()]: bit i of word w for column 32 w + i
+  int capacity;     // keys that there is memory for
   int row_columns;
   int first, columns;  // of the row's
 
@@ -131,17 +163,6 @@ class RowSelection {
     uint32_t lowest;
     int ties;
   };
-
-  /// The sum of x over the lanes before this one.
-  __device__ uint32_t warp_scan(uint32_t x) const {
-    uint32_t inclusive = x;
-#pragma unroll
-    for (int offset = 1; offset < kWarpSize; offset *= 2) {
-      const uint32_t below = __shfl_up_sync(kAllLanes, inclusive, offset);
-      if (lane() >= offset) inclusive += below;
-    }
-    return inclusive - x;
-  }
 
   /// The sum of x over the threads before this one, and over all of the block.
   __device__ int scan(int x, int* total) {
@@ -237,7 +258,7 @@ class RowSelection {
       if (((excess ^ prefix) & prefix_mask) == 0) atomicAdd(&bins[excess >> shift & (num_bins - 1)], 1u);
     });
     __syncthreads();
-    for (int group = warp(); group < SelectionShared::kGroups; group += kSelectionThreads / kWarpSize) {
+    for (int group = warp(); group < DigitCounts::kGroups; group += kSelectionThreads / kWarpSize) {
       const int bin = group * kWordBits + lane();
       const uint32_t sum = __reduce_add_sync(kAllLanes, bin < num_bins ? bins[bin] : 0);
       if (lane() == 0) groups[group] = sum;
@@ -248,7 +269,7 @@ class RowSelection {
   /// Run by one warp: finds the digit of the k-th largest of the keys counted.
   __device__ void find_digit(const uint32_t* bins, const uint32_t* groups, uint32_t k) {
     // From the largest digits down, a lane has two groups.
-    const int upper_group = SelectionShared::kGroups - 1 - 2 * lane();
+    const int upper_group = DigitCounts::kGroups - 1 - 2 * lane();
     const uint32_t upper = sum_peers(groups + upper_group, cluster_blocks());
     const uint32_t lower = sum_peers(groups + upper_group - 1, cluster_blocks());
     uint32_t above = warp_scan(upper + lower);
@@ -277,10 +298,10 @@ class RowSelection {
 #pragma unroll 1
     for (int turn = 0; turn == 0 || shift > 0; ++turn) {
       const bool narrow = turn == 1;
-      const int num_bins = narrow ? SelectionShared::kNarrowBins : SelectionShared::kWideBins;
+      const int num_bins = narrow ? DigitCounts::kNarrowBins : DigitCounts::kWideBins;
       shift = max(shift - (narrow ? 10 : 11), 0);
-      uint32_t* bins = narrow ? shared_.narrow_bins : shared_.wide_bins;
-      uint32_t* groups = shared_.groups[turn % 2];
+      uint32_t* bins = narrow ? shared_.digits.narrow_bins : shared_.digits.wide_bins;
+      uint32_t* groups = shared_.digits.groups[turn % 2];
       count_digits(bins, num_bins, groups, range.smallest, shift, prefix, prefix_mask);
       if (warp() == 0) find_digit(bins, groups, k);
       __syncthreads();
