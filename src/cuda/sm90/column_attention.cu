@@ -151,8 +151,7 @@ class Gatherer {
     }
   };
 
-  /// The key of the warp's row number lane() in a tile; goes on to the next tile. Past the end of the list it is any
-  /// key, whose score does not count.
+  /// The key of the warp's row number lane() in a tile, any past the end of the list; goes on to the next tile.
   __device__ int ask(Cursor& at) const {
     if (at.number >= a_.items) return 0;
     int key = at.first + warp_row() + lane();
@@ -177,7 +176,7 @@ class Gatherer {
     for (int part = 0; part < 2; ++part) {
       wait(empty, at_.parity ^ 1);
       const __nv_bfloat16* column = rows + lane_chunk() * 8;
-      if (part == 1 && now.first + Shape::kTileKeys > now.keys) {
+      if (now.first + Shape::kTileKeys > now.keys) {
         gather_some(column, row_bytes, key, tile, now.keys - now.first);
       } else {
         gather(column, row_bytes, key, tile);
@@ -201,7 +200,8 @@ class Gatherer {
     }
   }
 
-  /// The first `count` rows of the tile, and zeros: a probability of 0 makes 0 only of numbers.
+  /// The first `count` rows of the tile, and zeros: a probability of 0 makes 0 only of numbers. (Any key in their place
+  /// would do for the scores, but all blocks would wait for the same one.)
   __device__ void gather_some(const __nv_bfloat16* column, uint32_t row_bytes, int key, uint32_t tile,
                               int count) const {
 #pragma unroll 1
