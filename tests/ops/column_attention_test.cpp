@@ -285,6 +285,30 @@ TEST_P(ColumnSumTest, MatchesReference) {
   expect_close(read(options.lse), expected.lse, factor);
 }
 
+TEST_P(ColumnSumTest, RowsThatSawNoKeyDoNotCount) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const ColumnSumCase& c = test_case();
+  const DType dtype = context().activation_dtype();
+  const Tensor q = random({c.batch, c.query_tokens, c.heads, c.head_dim}, dtype);
+  const Tensor k = random({c.batch, c.key_tokens, c.heads, c.head_dim}, dtype), v = random(k.shape(), dtype);
+  Array lse = read(random({c.batch, c.heads, c.query_tokens}, DType::kF32)), reference_lse = lse;
+  std::vector<float> values(lse.values.begin(), lse.values.end());
+  for (size_t i = 0; i < values.size(); i += 3) {
+    values[i] = -std::numeric_limits<float>::infinity();
+    reference_lse.values[i] = 1e30;  // exp(score - this) is 0
+  }
+  ops::AttentionOptions options;
+  options.column_lse = from_floats({c.batch, c.heads, c.query_tokens}, values, DType::kF32);
+  options.lse = context().empty({c.batch, c.heads, c.query_tokens}, DType::kF32);
+  const int64_t groups = (c.query_tokens + c.group_size - 1) / c.group_size;
+  options.column_sums = context().empty({c.batch, c.heads, groups, c.key_tokens}, DType::kF32);
+  options.group_size = c.group_size;
+  ops::attention_into(context(), q, k, v, context().empty(q.shape()), options);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(c.head_dim));
+  expect_close(read(options.column_sums), reference_column_sums(read(q), read(k), reference_lse, c.group_size, scale),
+               8.0 + std::sqrt(static_cast<double>(c.head_dim)));
+}
+
 TEST_P(ColumnSumTest, ReadsTheOldLseWhereBothAreOneBuffer) {
   CHIPMUNK_OPEN_OR_SKIP(device_name());
   const ColumnSumCase& c = test_case();

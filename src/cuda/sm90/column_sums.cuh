@@ -42,6 +42,7 @@ struct ColumnSumHook {
   using Ring = ColumnSumRing<Shape>;
   static constexpr int kValues = Shape::kTileKeys / 4;  // of a thread's two rows together
   static_assert(kValues % 8 == 0);
+  static constexpr float kLargestExponent = 127.0f;
 
   const Ring& ring;
   RingPosition<Ring::kSlots>& at;
@@ -56,7 +57,8 @@ struct ColumnSumHook {
     for (int r = 0; r < 2; ++r) {
       const float row_base = base(r);
       const bool counts = row_base != -INFINITY && shift[r] != -INFINITY;
-      factors[r] = counts ? exp2f(row_base + shift[r]) : 0.0f;
+      // Finite, or a probability of 0 would make NaN of it.
+      factors[r] = counts ? exp2f(fminf(row_base + shift[r], kLargestExponent)) : 0.0f;
     }
     // Eight lanes hold the same columns: in each round a lane gives half of its columns away and takes the other half's
     // sums, so that at the end every lane has the complete sums of an eighth.

@@ -87,7 +87,10 @@ __device__ void produce(const Arguments& a, const AttentionPipeline<Shape>& pipe
 
 /// The lse of the step before as ColumnSumHook takes it.
 __device__ float column_shift(const Arguments& a, const OutRows& rows, int r) {
-  return rows.exists(r) ? a.column_lse[rows.lse_index(r)] * -kLog2E : -INFINITY;
+  if (!rows.exists(r)) return -INFINITY;
+  const float lse = a.column_lse[rows.lse_index(r)];
+  // A row that saw no key does not count.
+  return lse == -INFINITY ? -INFINITY : lse * -kLog2E;
 }
 
 template <class Shape, bool kSums>
