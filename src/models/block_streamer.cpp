@@ -22,7 +22,7 @@ BlockStreamer::BlockStreamer(const Context& context, const std::vector<WeightGro
 BlockStreamer::~BlockStreamer() {
   try {
     release();
-  } catch (const std::exception&) {
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch)
     // A device that takes no commands any more runs no copies either.
   }
 }

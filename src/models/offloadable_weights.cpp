@@ -24,7 +24,7 @@ class Uploader {
   ~Uploader() {
     try {
       runtime_.wait(StreamKind::kCompute, *runtime_.record(StreamKind::kCopy));
-    } catch (const std::exception&) {
+    } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch)
       // A device that takes no commands any more runs no copies either.
     }
   }

@@ -79,7 +79,7 @@ void FluxWeights::release() noexcept {
   text_.release();
   try {
     blocks_done();
-  } catch (const std::exception&) {
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch)
     // The device takes no commands any more, which the next generation will find.
   }
 }
