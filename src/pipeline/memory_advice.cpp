@@ -19,7 +19,7 @@ std::vector<std::string> options_that_help(const Context& context, const MemoryD
   if (demand.stage == GenerationStage::kDenoising && demand.batch_count > 1) {
     options.emplace_back("a smaller --batch-count");
   }
-  if (context.runtime().memory().limit_bytes != 0) options.emplace_back("a higher --memory-limit");
+  if (context.runtime().memory().limit_bytes != 0) options.emplace_back("a higher memory limit");
   return options;
 }
 

@@ -93,8 +93,9 @@ TEST(OutOfMemory, LoadingSaysWhatHelps) {
       ADD_FAILURE() << "expected an error";
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::kOutOfMemory);
-      expect_parts(error.what(), {"loading: allocating ", " on cuda:0 would exceed the limit of ", "--memory-limit",
-                                  offload == Offload::kNone ? "--offload text or blocks" : "--offload blocks"});
+      expect_parts(error.what(),
+                   {"loading: allocating ", " on cuda:0 would exceed the limit of ", "a higher memory limit",
+                    offload == Offload::kNone ? "--offload text or blocks" : "--offload blocks"});
     }
   }
   const Engine engine("simulated", Offload::kBlocks, all / 2);
@@ -118,7 +119,7 @@ TEST(OutOfMemory, TheAdviceFitsTheStage) {
   EXPECT_EQ(advice(gpu, {.stage = GenerationStage::kTextEncoding, .offload = Offload::kText}),
             "text encoding: no memory; what helps: --offload blocks");
   EXPECT_EQ(advice(limited, {.stage = GenerationStage::kTextEncoding, .offload = Offload::kBlocks}),
-            "text encoding: no memory; what helps: a higher --memory-limit");
+            "text encoding: no memory; what helps: a higher memory limit");
 }
 
 }  // namespace
