@@ -3,6 +3,8 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -145,27 +147,66 @@ TEST_P(OffloadedGeneration, TellsHowWeightsGetToTheDevice) {
   }
 }
 
+/// Says stop when it is asked once more than it may be.
+class Stopper : public ProgressSink {
+ public:
+  explicit Stopper(int patience) : patience_(patience) {}
+  int asked = 0;
+  bool cancelled() override { return ++asked > patience_; }
+
+ private:
+  int patience_;
+};
+
+constexpr int kForEver = std::numeric_limits<int>::max();
+
+void expect_cancelled(const std::function<void()>& run) {
+  try {
+    run();
+    ADD_FAILURE() << "expected it to stop";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kCancelled) << error.what();
+  }
+}
+
 TEST_P(OffloadedGeneration, StopsWhileItLoads) {
   if (GetParam() == "cpu") GTEST_SKIP() << "nothing is loaded";
-  class Stopper : public ProgressSink {
-   public:
-    int asked = 0;
-    bool cancelled() override { return ++asked > 3; }
-  };
-  const Engine engine(GetParam(), Offload::kText);
-  Stopper stopper;
+  const Engine other(GetParam(), Offload::kText);
+  const auto pinned = [&other] { return other.simulated ? other.simulated->pinned_bytes() : 0; };
+  const size_t in_use_before = other.in_use(), pinned_before = pinned();
   ModelFiles files;
   files.model = test::tiny_flux();
-  const size_t before = engine.in_use();
-  EXPECT_THROW(FluxPipeline(engine.context, FluxComponents::load(engine.context, files), Offload::kNone, stopper),
-               Error);
-  EXPECT_EQ(engine.in_use(), before);
-  // One question comes before the stage, and then one a tensor.
-  Stopper late;
-  EXPECT_THROW(engine.pipeline->generate(small_request(), late), Error);
-  EXPECT_EQ(engine.in_use(), before);
-  ProgressSink silent;
-  engine.pipeline->generate(small_request(), silent);
+  for (const Offload offload : {Offload::kNone, Offload::kText, Offload::kBlocks}) {
+    const auto load = [&](Stopper& stopper) {
+      const FluxPipeline pipeline(other.context, FluxComponents::load(other.context, files), offload, stopper);
+    };
+    Stopper patient(kForEver);
+    load(patient);
+    ASSERT_GT(patient.asked, 10);
+    // The last one with the last of the weights.
+    for (const int patience : {0, 1, patient.asked / 2, patient.asked - 1}) {
+      Stopper stopper(patience);
+      expect_cancelled([&] { load(stopper); });
+      EXPECT_EQ(other.in_use(), in_use_before) << patience << " of " << patient.asked;
+      EXPECT_EQ(pinned(), pinned_before) << patience << " of " << patient.asked;
+    }
+  }
+}
+
+TEST_P(OffloadedGeneration, StopsWhileTextEncodersComeBack) {
+  if (GetParam() == "cpu") GTEST_SKIP() << "nothing is loaded";
+  for (const Offload offload : {Offload::kText, Offload::kBlocks}) {
+    const Engine engine(GetParam(), offload);
+    const Outcome expected = engine.generate(small_request());
+    const size_t loaded = engine.in_use();
+    // One question comes before the stage, and then one a tensor.
+    for (const int patience : {1, 2, 10}) {
+      Stopper stopper(patience);
+      expect_cancelled([&] { engine.pipeline->generate(small_request(), stopper); });
+      EXPECT_EQ(engine.in_use(), loaded);
+      EXPECT_TRUE(engine.generate(small_request()).same_values(expected)) << patience;
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, OffloadedGeneration, ::testing::Values("cpu", "simulated", "cuda"),

@@ -1,7 +1,11 @@
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <filesystem>
+#include <fstream>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "chipmunk/error.h"
 #include "pipeline/memory_advice.h"
@@ -10,6 +14,8 @@
 /// Generations that do not fit into the memory they may take.
 namespace chipmunk {
 namespace {
+
+namespace fs = std::filesystem;
 
 using test::Engine;
 
@@ -72,10 +78,12 @@ TEST_P(OutOfMemoryStages, WhereverItHappensNothingStays) {
   for (size_t i = 0; i < kSteps; ++i) {
     const Engine engine("simulated", GetParam(), loaded + (peak - loaded) * i / kSteps);
     ASSERT_EQ(engine.in_use(), loaded);
+    const size_t pinned = engine.simulated->pinned_bytes();
     const std::string message = out_of_memory(engine, request);
     ASSERT_FALSE(message.empty()) << "fits into less than its peak";
     stages.insert(message.substr(0, message.find(':')));
     EXPECT_EQ(engine.in_use(), loaded) << message;
+    EXPECT_EQ(engine.simulated->pinned_bytes(), pinned) << message;
     EXPECT_EQ(message, out_of_memory(engine, request)) << "the second time differs";
   }
   EXPECT_EQ(stages, (std::set<std::string>{"text encoding", "denoising", "decoding"}));
@@ -83,6 +91,75 @@ TEST_P(OutOfMemoryStages, WhereverItHappensNothingStays) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Offloads, OutOfMemoryStages,
+                         ::testing::Values(Offload::kNone, Offload::kText, Offload::kBlocks));
+
+/// Not the limit but one single allocation: wherever it is, nothing stays, and what comes next is not disturbed.
+class FailedAllocations : public ::testing::TestWithParam<Offload> {
+ protected:
+  void SetUp() override {
+    sparsity_ = fs::temp_directory_path() / ("chipmunk_out_of_memory_" + std::to_string(::getpid()) + ".yml");
+    std::ofstream(sparsity_) << "attn: {is_enabled: true, top_keys: 0.3, full_step_every: 2, first_n_dense_layers: 1}\n"
+                                "mlp: {is_enabled: true, top_keys: 0.5, full_step_every: 2, first_n_dense_layers: 1}\n";
+  }
+  void TearDown() override { fs::remove(sparsity_); }
+
+  fs::path sparsity_;
+};
+
+TEST_P(FailedAllocations, LeaveTheNextGenerationUndisturbed) {
+  GenerateRequest request = request_of(32, 32, 1);
+  request.true_cfg_scale = 2.0f;
+  request.sparsity = sparsity_.string();
+  const Engine engine("simulated", GetParam());
+  const test::SimulatedDevice& device = *engine.simulated;
+  // The first sparse generation also makes what the pipeline keeps.
+  const test::Outcome expected = engine.generate(request);
+  const size_t in_use = engine.in_use(), pinned = device.pinned_bytes();
+  const int before = device.allocations();
+  engine.generate(request);
+  const int count = device.allocations() - before;
+  ASSERT_GT(count, 100);
+  // A prime, so that no kind of allocation is left out by its place in a block.
+  constexpr int kStride = 23;
+  for (int i = 0; i < count; i += kStride) {
+    device.fail_allocation_after(i);
+    ASSERT_NE(out_of_memory(engine, request), "") << "allocation " << i << " of " << count;
+    ASSERT_EQ(engine.in_use(), in_use) << "after allocation " << i;
+    ASSERT_EQ(device.pinned_bytes(), pinned) << "after allocation " << i;
+    if (i % (3 * kStride) == 0) {
+      ASSERT_TRUE(engine.generate(request).same_values(expected)) << i;
+    }
+  }
+}
+
+TEST_P(FailedAllocations, OfLoadingLeaveNothing) {
+  const test::SimulatedDevice device;
+  ModelFiles files;
+  files.model = test::tiny_flux();
+  const auto load = [&] {
+    ProgressSink silent;
+    const FluxPipeline pipeline(device.context(), FluxComponents::load(device.context(), files), GetParam(), silent);
+    return device.context().runtime().memory().current_bytes;
+  };
+  const size_t loaded = load();
+  const int count = device.allocations();
+  ASSERT_GT(count, 10);
+  for (int i = 0; i < count; i += 3) {
+    device.fail_allocation_after(i);
+    try {
+      load();
+      ADD_FAILURE() << "allocation " << i << " of " << count << " was not missed";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kOutOfMemory) << error.what();
+    }
+    ASSERT_EQ(device.context().runtime().memory().current_bytes, 0u) << "after allocation " << i;
+    ASSERT_EQ(device.pinned_bytes(), 0u) << "after allocation " << i;
+  }
+  EXPECT_EQ(load(), loaded);
+  EXPECT_EQ(device.violations(), std::vector<std::string>());
+}
+
+INSTANTIATE_TEST_SUITE_P(Offloads, FailedAllocations,
                          ::testing::Values(Offload::kNone, Offload::kText, Offload::kBlocks));
 
 TEST(OutOfMemory, LoadingSaysWhatHelps) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "backend.h"
+#include "chipmunk/error.h"
 #include "core/memory_text.h"
 
 namespace chipmunk::test {
@@ -32,6 +33,7 @@ class SimulatedRuntime : public DeviceRuntime, public std::enable_shared_from_th
   Device device() const override { return kDevice; }
 
   std::shared_ptr<Storage> allocate(size_t bytes) override {
+    count_allocation();
     if (statistics_.limit_bytes != 0 && statistics_.current_bytes + bytes > statistics_.limit_bytes) {
       throw over_memory_limit(kDevice, bytes, statistics_);
     }
@@ -45,6 +47,7 @@ class SimulatedRuntime : public DeviceRuntime, public std::enable_shared_from_th
   }
 
   std::shared_ptr<Storage> allocate_pinned(size_t bytes) override {
+    count_allocation();
     // Handed out again only after the transfers that use it; never, here.
     const std::shared_ptr<Storage>& memory = pinned_.emplace_back(allocate_host(bytes));
     std::memset(memory->data(), kUnknownByte, bytes);
@@ -112,6 +115,8 @@ class SimulatedRuntime : public DeviceRuntime, public std::enable_shared_from_th
   const std::vector<std::string>& violations() const { return violations_; }
   int stream_copies() const { return stream_copies_; }
   size_t pinned_bytes() const { return pinned_bytes_; }
+  int allocations() const { return allocations_; }
+  void fail_allocation_after(int count) { failing_allocation_ = allocations_ + count + 1; }
 
  private:
   struct Block {
@@ -123,6 +128,10 @@ class SimulatedRuntime : public DeviceRuntime, public std::enable_shared_from_th
     const char* source;
     size_t bytes;
   };
+
+  void count_allocation() {
+    if (++allocations_ == failing_allocation_) throw Error(ErrorCode::kOutOfMemory, "this allocation was to fail");
+  }
 
   Block* find_block(const char* address) {
     auto block = blocks_.upper_bound(const_cast<char*>(address));
@@ -162,6 +171,7 @@ class SimulatedRuntime : public DeviceRuntime, public std::enable_shared_from_th
   int64_t compute_position_ = 0, copies_queued_ = 0, copies_run_ = 0;
   int64_t copy_knows_ = 0;  // how much of the compute stream the copy stream has waited for
   int stream_copies_ = 0;
+  int allocations_ = 0, failing_allocation_ = 0;  // counted from 1; 0: none fails
   std::vector<std::string> violations_;
 };
 
@@ -182,5 +192,7 @@ void SimulatedDevice::use(const Tensor& tensor) const { runtime_->use(tensor); }
 const std::vector<std::string>& SimulatedDevice::violations() const { return runtime_->violations(); }
 int SimulatedDevice::stream_copies() const { return runtime_->stream_copies(); }
 size_t SimulatedDevice::pinned_bytes() const { return runtime_->pinned_bytes(); }
+int SimulatedDevice::allocations() const { return runtime_->allocations(); }
+void SimulatedDevice::fail_allocation_after(int count) const { runtime_->fail_allocation_after(count); }
 
 }  // namespace chipmunk::test

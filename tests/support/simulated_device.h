@@ -27,6 +27,10 @@ class SimulatedDevice {
   /// Copies from host memory to the device on the copy stream.
   int stream_copies() const;
   size_t pinned_bytes() const;
+  /// Allocations so far, of device and of page-locked memory.
+  int allocations() const;
+  /// The allocation after that many more throws kOutOfMemory; those after it work.
+  void fail_allocation_after(int count) const;
 
  private:
   std::shared_ptr<SimulatedRuntime> runtime_;
