@@ -21,7 +21,7 @@ while [ $# -gt 0 ]; do
     *) sed -n 2,7p "$0" >&2; exit 2 ;;
   esac
 done
-readonly programs=(chipmunk chipmunk_conformance chipmunk_test_ops chipmunk_test_kernels)
+readonly programs=(chipmunk chipmunk_conformance chipmunk_test_ops chipmunk_test_kernels chipmunk_test_pipeline)
 readonly archive=gpu_tests.tar.xz
 
 if [ -z "$packed" ]; then
@@ -65,6 +65,7 @@ count() {
 under=()
 filter='*/cuda_*'
 kernel_filter='Gpu/*'
+pipeline_filter='*/cuda_*'
 # Without the sequences that choose anew at every full step: bf16 does not resolve which columns or features come last.
 cases=(flux-tiny flux-schnell-tiny flux-hd128 flux-original method/attention method/attention-hd128
   method/delta-attention-fixed-mask method/delta-attention-hd128)
@@ -72,6 +73,7 @@ if [ -n "$sanitizer" ]; then
   under=(compute-sanitizer --tool "$sanitizer" --error-exitcode 3)
   [ "$sanitizer" != memcheck ] || under+=(--leak-check full)
   cases=(flux-tiny method/delta-attention-hd128)
+  pipeline_filter='*.GivesTheSameBits/cuda_*'
 fi
 
 log=$(mktemp)
@@ -88,6 +90,7 @@ run_suite() {
 }
 run_suite chipmunk_test_ops "$filter"
 run_suite chipmunk_test_kernels "$kernel_filter"
+run_suite chipmunk_test_pipeline "$pipeline_filter"
 
 folders=()
 for case in "${cases[@]}"; do folders+=("tests/data/golden/$case"); done
