@@ -65,7 +65,7 @@ TEST(OutOfMemory, TheNextGenerationRunsAsIfNothingHadHappened) {
 
 class OutOfMemoryStages : public ::testing::TestWithParam<Offload> {};
 
-TEST_P(OutOfMemoryStages, WhereverItHappensNothingStays) {
+TEST_P(OutOfMemoryStages, WhereverItHappensNothingStaysSlow) {
   const GenerateRequest request = request_of(192, 192, 3);
   size_t loaded = 0, peak = 0;
   {
@@ -106,7 +106,7 @@ class FailedAllocations : public ::testing::TestWithParam<Offload> {
   fs::path sparsity_;
 };
 
-TEST_P(FailedAllocations, LeaveTheNextGenerationUndisturbed) {
+TEST_P(FailedAllocations, LeaveTheNextGenerationUndisturbedSlow) {
   GenerateRequest request = request_of(32, 32, 1);
   request.true_cfg_scale = 2.0f;
   request.sparsity = sparsity_.string();
@@ -132,7 +132,7 @@ TEST_P(FailedAllocations, LeaveTheNextGenerationUndisturbed) {
   }
 }
 
-TEST_P(FailedAllocations, OfLoadingLeaveNothing) {
+TEST_P(FailedAllocations, OfLoadingLeaveNothingSlow) {
   const test::SimulatedDevice device;
   ModelFiles files;
   files.model = test::tiny_flux();
