@@ -17,6 +17,8 @@ namespace {
 constexpr int kBarCells = 24;
 // Plain lines a run at most, so that a log stays short.
 constexpr int kPlainLines = 10;
+// Most loads are over before the first line is due; of a long one, these show that it goes on.
+constexpr double kMsPerLoadingLine = 5000.0;
 
 std::string make_bar(int64_t done, int64_t total) {
   const auto filled = static_cast<int>(done * kBarCells / std::max<int64_t>(total, 1));
@@ -53,9 +55,11 @@ void ProgressPrinter::on_loading(const LoadReport& report) {
   if (options_.terminal) {
     draw(make_bar(static_cast<int64_t>(report.done_bytes), static_cast<int64_t>(report.total_bytes)) + " " + status);
     if (report.complete) end_bar();
-  } else if (report.complete) {
-    write_stderr(status + "\n");
+    return;
   }
+  const auto lines_due = static_cast<int64_t>(report.elapsed_ms / kMsPerLoadingLine);
+  if (report.complete || lines_due > loading_lines_due_) write_stderr(status + "\n");
+  loading_lines_due_ = report.complete ? 0 : lines_due;
 }
 
 void ProgressPrinter::on_stage(std::string_view stage) {

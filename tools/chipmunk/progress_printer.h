@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <set>
@@ -45,7 +46,8 @@ class ProgressPrinter : public ProgressSink {
   Options options_;
   std::string title_, stage_;
   std::set<std::string, std::less<>> said_;
-  bool bar_open_ = false;  // the cursor stands behind a bar
+  bool bar_open_ = false;          // the cursor stands behind a bar
+  int64_t loading_lines_due_ = 0;  // of the load under way, by its last report
   std::chrono::steady_clock::time_point stage_start_;
 };
 
