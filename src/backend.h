@@ -56,7 +56,8 @@ Context make_cpu_context(const CpuOptions& options);
 
 /// Number of CUDA devices that this build can use; 0 without a driver or when built without the CUDA toolkit.
 int cuda_device_count();
-/// What `version` prints of the CUDA backend, e.g. "CUDA 13.0, 1 device" or "built without CUDA".
+/// What `version` prints of the CUDA backend: "CUDA 13.0, driver for 13.1, 1 device", or why there is none, e.g. "built
+/// without CUDA".
 std::string cuda_description();
 
 /// What is told of a GPU.

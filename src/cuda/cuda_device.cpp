@@ -83,9 +83,13 @@ std::string cuda_description() {
   const std::string version = "CUDA " + cuda::version_name(CUDART_VERSION) + ", ";
   int driver = 0;
   if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return version + "no driver";
-  const int count = cuda_device_count();
-  return version + "driver for " + cuda::version_name(driver) + ", " +
-         (count == 0 ? std::string("no device") : std::to_string(count) + (count == 1 ? " device" : " devices"));
+  const std::string versions = version + "driver for " + cuda::version_name(driver) + ", ";
+  int count = 0;
+  if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess) {
+    cudaGetLastError();
+    return versions + "no device: " + cudaGetErrorString(status);
+  }
+  return versions + std::to_string(count) + (count == 1 ? " device" : " devices");
 }
 
 std::vector<CudaDeviceDescription> cuda_devices() {

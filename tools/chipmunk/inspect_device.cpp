@@ -5,9 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
-#include <vector>
 
-#include "backend.h"
 #include "commands.h"
 #include "console.h"
 #include "core/memory_text.h"
@@ -16,7 +14,7 @@
 namespace chipmunk::cli {
 namespace {
 
-std::string describe(const std::vector<CudaDeviceDescription>& devices) {
+std::string to_text(const std::vector<CudaDeviceDescription>& devices) {
   std::string text = fmt::format("cpu\n  threads            {}\n  instructions       {}\n",
                                  std::thread::hardware_concurrency(), cpu_instruction_set());
   for (size_t i = 0; i < devices.size(); ++i) {
@@ -60,9 +58,12 @@ nlohmann::ordered_json to_json(const std::vector<CudaDeviceDescription>& devices
 
 }  // namespace
 
+std::string describe_devices(const std::vector<CudaDeviceDescription>& gpus, bool json) {
+  return json ? to_json(gpus).dump(2) + "\n" : to_text(gpus);
+}
+
 int run_inspect_device(bool json) {
-  const std::vector<CudaDeviceDescription> devices = cuda_devices();
-  print_result(json ? to_json(devices).dump(2) + "\n" : describe(devices));
+  print_result(describe_devices(cuda_devices(), json));
   return kExitOk;
 }
 

@@ -1,8 +1,16 @@
 #pragma once
 
+#include <string>
+#include <vector>
+
+#include "backend.h"
+
 namespace chipmunk::cli {
 
-/// `inspect --device`: what the CPU and the GPUs are, as a text or JSON. Returns the exit code.
+/// This machine's CPU and these GPUs, as a text or JSON.
+std::string describe_devices(const std::vector<CudaDeviceDescription>& gpus, bool json);
+
+/// `inspect --device`: describes those of this machine. Returns the exit code.
 int run_inspect_device(bool json);
 
 }  // namespace chipmunk::cli

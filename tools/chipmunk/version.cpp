@@ -6,8 +6,8 @@
 #include "backend.h"
 #include "commands.h"
 #include "console.h"
-#include "core/memory_text.h"
 #include "cpu_description.h"
+#include "gpu_description.h"
 
 namespace chipmunk::cli {
 namespace {
@@ -29,10 +29,8 @@ int run_version() {
                            CHIPMUNK_VERSION, compiler(), CHIPMUNK_BUILD_TYPE, std::thread::hardware_concurrency(),
                            cpu_instruction_set(), cuda_description()));
   int index = 0;
-  for (const CudaDeviceDescription& device : cuda_devices()) {
-    print_result(fmt::format("cuda:{}: {}, {}, compute capability {}.{}{}\n", index++, device.name,
-                             format_bytes(device.memory_bytes), device.compute_major, device.compute_minor,
-                             device.usable ? "" : ", too old"));
+  for (const CudaDeviceDescription& gpu : cuda_devices()) {
+    print_result(fmt::format("cuda:{}: {}\n", index++, gpu_summary(gpu)));
   }
   return kExitOk;
 }
