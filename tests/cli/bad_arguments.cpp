@@ -22,7 +22,10 @@ std::vector<BadInput> bad_usage() {
       {"NoPrompt", {"generate", "--model", "{model}", "-o", "{out}/a.png"}, kBadUse, {"--prompt", "--prompts"}},
       {"PromptAndPromptFile", generate_with({{"--prompts", "{tmp}/p.txt"}}), kBadUse, {"--prompt", "--prompts"}},
       {"TilingBothWays", generate_with({}, {"--vae-tiling", "--no-vae-tiling"}), kBadUse, {"--no-vae-tiling"}},
-      {"UnknownOffload", generate_with({{"--offload", "all"}}), kBadUse, {"none, text or blocks", "all"}},
+      {"EvaluateUnknownOffload",
+       {"evaluate", "--offload", "all"},
+       kBadUse,
+       {"--offload", "none, text or blocks", "all"}},
       {"UnknownPreview", generate_with({{"--preview", "full"}}), kBadUse, {"none, proj or vae", "full"}},
       {"UnknownDevice", generate_with({{"--device", "tpu"}}), kBadUse, {"--device", "cpu, cuda", "tpu"}},
       {"DeviceIndexIsNoNumber", generate_with({{"--device", "cuda:x"}}), kBadUse, {"cuda:<index>", "cuda:x"}},
@@ -70,6 +73,10 @@ std::vector<BadInput> bad_values() {
       value("SequenceLengthZero", "--max-sequence-length", "0", {"max-sequence-length", "1 to 512", "found 0"}),
       value("SequenceLengthTooLarge", "--max-sequence-length", "513", {"max-sequence-length", "found 513"}),
       value("PreviewIntervalZero", "--preview-interval", "0", {"preview-interval", "found 0"}),
+      value("OffloadUnknown", "--offload", "all", {"--offload", "none, text or blocks", "found \"all\""}),
+      value("OffloadEmpty", "--offload", "", {"--offload", "none, text or blocks"}),
+      value("OffloadCapital", "--offload", "Text", {"--offload", "none, text or blocks", "Text"}),
+      value("OffloadTwoNames", "--offload", "text,blocks", {"--offload", "none, text or blocks", "text,blocks"}),
       value("ModelEmpty", "--model", "", {"--model", "expected a path"}),
   };
 }

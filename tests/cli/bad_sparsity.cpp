@@ -96,6 +96,7 @@ std::vector<BadInput> bad_comparisons() {
       value("LimitNegative", {"--limit", "-1"}, {"--limit", "-1"}),
       value("Threads", {"--threads", "5000"}, {"--threads", "5000"}),
       value("Device", {"--device", "tpu"}, {"--device"}),
+      value("OffloadUnknown", {"--offload", "all"}, {"--offload", "none, text or blocks", "found \"all\""}),
       value("PreviewIsNoOption", {"--preview", "vae"}, {"--preview"}),
       bad_comparison("PromptFileAbsent", {"--prompts", "{tmp}/p.txt", "--sparsity", "demo"}, kError,
                      {"{tmp}/p.txt", "no such file"}),

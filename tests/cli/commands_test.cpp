@@ -25,6 +25,9 @@ TEST(Help, EveryCommandHasOne) {
     EXPECT_EQ(result.err, "");
     expect_parts(result.out, {"Usage: chipmunk " + command});
   }
+  for (const std::string command : {"generate", "evaluate", "compare"}) {
+    expect_parts(run_chipmunk({command, "--help"}).out, {"--offload none|text|blocks [none]"});
+  }
   const ProgramResult overview = run_chipmunk({"--help"});
   EXPECT_EQ(overview.exit_code, 0);
   expect_parts(overview.out, {"generate", "inspect", "schedule", "evaluate", "sparsity", "version"});
@@ -34,6 +37,12 @@ TEST(Version, SaysHowItWasBuilt) {
   const ProgramResult result = run_chipmunk({"version"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   expect_parts(result.out, {kVersion, "compiler: ", "build type: ", "CUDA", "threads"});
+  // What there is to compute with, or why there is no GPU.
+  const std::string cuda = result.out.substr(result.out.find("\nCUDA: ") + 1);
+  const bool has_gpu = cuda.find("\ncuda:0: ") != std::string::npos;
+  const bool says_why = cuda.find("built without CUDA") != std::string::npos ||
+                        cuda.find("no driver") != std::string::npos || cuda.find("no device: ") != std::string::npos;
+  EXPECT_NE(has_gpu, says_why) << result.out;
   const ProgramResult flag = run_chipmunk({"--version"});
   EXPECT_EQ(flag.exit_code, 0);
   EXPECT_EQ(flag.out, kVersion + "\n");

@@ -77,6 +77,19 @@ TEST(Generate, SameSeedGivesTheSameBytes) {
   EXPECT_NE(read_png(bench.output() / "c.png").pixels, read_png(bench.output() / "a.png").pixels);
 }
 
+TEST(Generate, OffloadChangesNoByte) {
+  const Workbench bench;
+  std::vector<std::string> pictures;
+  for (const std::string mode : {"none", "text", "blocks"}) {
+    const ProgramResult result =
+        generate(bench, {{"--offload", mode}, {"--steps", "2"}, {"--output", "{out}/" + mode + ".png"}});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    pictures.push_back(read_text(bench.output() / (mode + ".png")));
+  }
+  EXPECT_TRUE(pictures[1] == pictures[0]);
+  EXPECT_TRUE(pictures[2] == pictures[0]);
+}
+
 TEST(Generate, PictureCarriesPromptAndSettings) {
   const Workbench bench;
   const ProgramResult result = generate(bench, {{"--prompt", "a café, with \"quotes\""},
