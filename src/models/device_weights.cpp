@@ -18,7 +18,9 @@ class Collector {
   }
   Collector& add(Linear& layer) { return add(layer.weight).add(layer.bias); }
   Collector& add(ConcatLinear& layer) {
-    for (Linear& part : layer.parts) add(part);
+    // Parts end up side by side (join_adjacent).
+    for (Linear& part : layer.parts) add(part.weight);
+    for (Linear& part : layer.parts) add(part.bias);
     return *this;
   }
   Collector& add(ops::NormAffine& norm) { return add(norm.weight).add(norm.bias); }

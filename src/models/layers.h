@@ -35,6 +35,10 @@ struct ConcatLinear {
   int64_t out_features() const;
 };
 
+/// The layer with parts that lie one behind the other in memory, weights and biases alike, made one part: it takes one
+/// matmul, which fills a GPU better than several small ones.
+std::vector<Linear> join_adjacent(const ConcatLinear& layer);
+
 /// out[..., columns of part i] = part_i(x).
 void concat_linear_into(const Context& context, const Tensor& x, const ConcatLinear& layer, const Tensor& out);
 

@@ -34,8 +34,15 @@ Linear linear(RandomTensors& random, int64_t out_features, int64_t in_features) 
   return layer;
 }
 
+/// q, k and v side by side, as the engine's loading leaves them.
 ConcatLinear qkv(RandomTensors& random, int64_t channels) {
-  return {{linear(random, channels, channels), linear(random, channels, channels), linear(random, channels, channels)}};
+  const Linear whole = linear(random, 3 * channels, channels);
+  ConcatLinear layer;
+  for (int64_t begin = 0; begin < 3 * channels; begin += channels) {
+    layer.parts.push_back(
+        {whole.weight.slice(0, begin, begin + channels), whole.bias.slice(0, begin, begin + channels)});
+  }
+  return layer;
 }
 
 Tensor norm_weight(RandomTensors& random, int64_t channels) {
@@ -141,9 +148,13 @@ T5Encoder random_t5(RandomTensors& random, const T5Config& config) {
     T5Layer layer;
     layer.attention_norm = norm_weight(random, channels);
     layer.feed_forward_norm = norm_weight(random, channels);
+    const Tensor qkv = linear_without_bias(random, 3 * inner, channels).weight;
     // T5 has the factor 1 / sqrt(d) of attention in its query weights.
-    layer.qkv = {{linear_without_bias(random, inner, channels, fan_in_scale(config.d_kv)),
-                  linear_without_bias(random, inner, channels), linear_without_bias(random, inner, channels)}};
+    ops::copy_into(random.context(), linear_without_bias(random, inner, channels, fan_in_scale(config.d_kv)).weight,
+                   qkv.slice(0, 0, inner));
+    for (int64_t part = 0; part < 3; ++part) {
+      layer.qkv.parts.push_back({qkv.slice(0, part * inner, (part + 1) * inner), {}});
+    }
     layer.attention_out = linear_without_bias(random, channels, inner);
     layer.gate = linear_without_bias(random, config.d_ff, channels);
     layer.up = linear_without_bias(random, config.d_ff, channels);
