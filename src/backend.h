@@ -74,5 +74,8 @@ struct CudaDeviceDescription {
 std::vector<CudaDeviceDescription> cuda_devices();
 /// A context on a GPU. Throws kBackendUnavailable if this build or machine has none of that index.
 Context make_cuda_context(const CudaOptions& options);
+/// For benchmarks: milliseconds of the fastest algorithm that cuBLASLt has for x w^T + bias, with the activation where
+/// it fuses that one; gate and residual are left out. x, w and bias in bf16 on a GPU, one batch. Overwrites out. Blocks.
+double fastest_cublas_linear_ms(const Context& context, const LinearParams& params);
 
 }  // namespace chipmunk

@@ -1,7 +1,11 @@
 #include "cuda/matmul.h"
 
 #include <algorithm>
+#include <array>
+#include <limits>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "chipmunk/error.h"
 #include "cuda/launch.h"
@@ -138,19 +142,20 @@ uint32_t addend_alignment(const MatmulProblem& p) {
   return alignment(p.addend, size_of(p.out_dtype), p.addend_row_stride, p.addend_batch_stride);
 }
 
-cublasLtMatmulHeuristicResult_t choose_algorithm(cublasLtHandle_t handle, const MatmulProblem& problem,
-                                                 const NativeProblem& native) {
+/// At most `count` algorithms, best first by cuBLASLt's own estimate.
+std::vector<cublasLtMatmulHeuristicResult_t> find_algorithms(cublasLtHandle_t handle, const MatmulProblem& problem,
+                                                             const NativeProblem& native, int count) {
   Preference preference;
   preference.set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
   preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b_alignment(problem));
   preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a_alignment(problem));
   preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, addend_alignment(problem));
   preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out_alignment(problem));
-  cublasLtMatmulHeuristicResult_t result{};
+  std::vector<cublasLtMatmulHeuristicResult_t> results(static_cast<size_t>(count));
   int found = 0;
   const cublasStatus_t status =
       cublasLtMatmulAlgoGetHeuristic(handle, native.description.get(), native.a.get(), native.b.get(), native.c.get(),
-                                     native.d.get(), preference.get(), 1, &result, &found);
+                                     native.d.get(), preference.get(), count, results.data(), &found);
   if (status != CUBLAS_STATUS_SUCCESS || found == 0) {
     throw Error(ErrorCode::kUnsupported,
                 "cuBLASLt has no algorithm for " + std::to_string(problem.batch) + " x [" +
@@ -159,13 +164,30 @@ cublasLtMatmulHeuristicResult_t choose_algorithm(cublasLtHandle_t handle, const 
                     cublasLtGetStatusString(status) + ")",
                 "matmul");
   }
-  return result;
+  results.resize(static_cast<size_t>(found));
+  return results;
+}
+
+cublasStatus_t launch(cublasLtHandle_t handle, cudaStream_t stream, const MatmulProblem& problem,
+                      const NativeProblem& native, const cublasLtMatmulAlgo_t& algorithm, void* workspace,
+                      size_t workspace_bytes) {
+  const float alpha = problem.scale;
+  const float beta = problem.addend != nullptr ? 1.0f : 0.0f;
+  const void* addend = problem.addend != nullptr ? problem.addend : problem.out;
+  return cublasLtMatmul(handle, native.description.get(), &alpha, problem.b, native.a.get(), problem.a, native.b.get(),
+                        &beta, addend, native.c.get(), problem.out, native.d.get(), &algorithm, workspace,
+                        workspace_bytes, stream);
 }
 
 }  // namespace
 
 Matmul::~Matmul() {
   if (handle_ != nullptr) cublasLtDestroy(handle_);
+}
+
+cublasLtHandle_t Matmul::handle() {
+  if (handle_ == nullptr) check(cublasLtCreate(&handle_), "cublasLtCreate");
+  return handle_;
 }
 
 bool Matmul::fuses(Activation activation) {
@@ -200,24 +222,54 @@ void Matmul::run(const Context& context, const MatmulProblem& problem) {
   cublasLtMatmulHeuristicResult_t algorithm{};
   {
     const std::lock_guard lock(mutex_);
-    if (handle_ == nullptr) check(cublasLtCreate(&handle_), "cublasLtCreate");
     const Key key = key_of(problem);
     const auto known = algorithms_.find(key);
     algorithm = known != algorithms_.end()
                     ? known->second
-                    : algorithms_.emplace(key, choose_algorithm(handle_, problem, native)).first->second;
+                    : algorithms_.emplace(key, find_algorithms(handle(), problem, native, 1)[0]).first->second;
   }
   Tensor workspace;
   if (algorithm.workspaceSize > 0) {
     workspace = context.empty({static_cast<int64_t>(algorithm.workspaceSize)}, DType::kU8);
   }
-  const float alpha = problem.scale;
-  const float beta = problem.addend != nullptr ? 1.0f : 0.0f;
-  const void* addend = problem.addend != nullptr ? problem.addend : problem.out;
-  check(cublasLtMatmul(handle_, native.description.get(), &alpha, problem.b, native.a.get(), problem.a, native.b.get(),
-                       &beta, addend, native.c.get(), problem.out, native.d.get(), &algorithm.algo, workspace.data(),
-                       algorithm.workspaceSize, stream),
+  check(launch(handle_, stream, problem, native, algorithm.algo, workspace.data(), algorithm.workspaceSize),
         "cublasLtMatmul");
+}
+
+double Matmul::fastest_ms(const Context& context, const MatmulProblem& problem) {
+  const cudaStream_t stream = compute_stream(context);
+  const NativeProblem native(problem);
+  const std::lock_guard lock(mutex_);
+  const Tensor workspace = context.empty({static_cast<int64_t>(kWorkspaceBytes)}, DType::kU8);
+  DeviceRuntime& runtime = context.runtime();
+  // Milliseconds a product, or infinity where the algorithm refuses.
+  const auto time = [&](const cublasLtMatmulHeuristicResult_t& algorithm, int repeats) {
+    const auto begin = runtime.record(StreamKind::kCompute);
+    for (int i = 0; i < repeats; ++i) {
+      const cublasStatus_t status =
+          launch(handle(), stream, problem, native, algorithm.algo, workspace.data(), kWorkspaceBytes);
+      if (status != CUBLAS_STATUS_SUCCESS) return std::numeric_limits<double>::infinity();
+    }
+    const auto end = runtime.record(StreamKind::kCompute);
+    runtime.synchronize(*end);
+    return runtime.elapsed_ms(*begin, *end) / repeats;
+  };
+  constexpr int kAlgorithms = 64, kFinalists = 4, kShort = 3, kLong = 20, kRounds = 3;
+  std::vector<std::pair<double, cublasLtMatmulHeuristicResult_t>> algorithms;
+  for (const cublasLtMatmulHeuristicResult_t& algorithm : find_algorithms(handle(), problem, native, kAlgorithms)) {
+    time(algorithm, 1);
+    algorithms.emplace_back(time(algorithm, kShort), algorithm);
+  }
+  std::sort(algorithms.begin(), algorithms.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  algorithms.resize(std::min<size_t>(algorithms.size(), kFinalists));
+  double fastest = std::numeric_limits<double>::infinity();
+  for (const auto& [_, algorithm] : algorithms) {
+    std::array<double, kRounds> ms{};
+    for (double& value : ms) value = time(algorithm, kLong);
+    std::sort(ms.begin(), ms.end());
+    fastest = std::min(fastest, ms[kRounds / 2]);
+  }
+  return fastest;
 }
 
 }  // namespace chipmunk::cuda

@@ -44,9 +44,13 @@ class Matmul {
   /// Queues the product on the compute stream. Throws kUnsupported where cuBLASLt has no algorithm.
   void run(const Context& context, const MatmulProblem& problem);
 
+  /// For benchmarks: milliseconds of the fastest of all algorithms that cuBLASLt offers for the product. Blocks.
+  double fastest_ms(const Context& context, const MatmulProblem& problem);
+
  private:
   using Key = std::array<int64_t, 19>;
   static Key key_of(const MatmulProblem& problem);
+  cublasLtHandle_t handle();
 
   std::mutex mutex_;
   cublasLtHandle_t handle_ = nullptr;

@@ -13,4 +13,8 @@ Context make_cuda_context(const CudaOptions&) {
   throw Error(ErrorCode::kBackendUnavailable, "this build has no CUDA backend: use --device cpu");
 }
 
+double fastest_cublas_linear_ms(const Context&, const LinearParams&) {
+  throw Error(ErrorCode::kBackendUnavailable, "this build has no CUDA backend");
+}
+
 }  // namespace chipmunk

@@ -63,10 +63,11 @@ nlohmann::ordered_json to_json(const StageResult& stage) {
                                  {"median_ms", stage.median_ms},
                                  {"min_ms", stage.min_ms},
                                  {"max_ms", stage.max_ms},
-                                 {"idle_ms", stage.idle_ms},
+                                 {"rest_ms", stage.rest_ms},
                                  {"peak_memory_bytes", stage.peak_bytes},
                                  {"matmul_clock_tflops", stage.ceilings.matmul_flops_per_s * 1e-12},
                                  {"copy_gb_per_second", stage.ceilings.copy_bytes_per_s * 1e-9}};
+  if (stage.busy_share) json["gpu_busy_share"] = *stage.busy_share;
   for (const KindResult& kind : stage.kinds) {
     nlohmann::ordered_json entry = {{"kind", kind.kind}};
     entry.update(to_json(kind.work, stage.ceilings));
@@ -76,6 +77,11 @@ nlohmann::ordered_json to_json(const StageResult& stage) {
     nlohmann::ordered_json entry = {
         {"m", linear.rows}, {"n", linear.out_features}, {"k", linear.in_features}, {"epilogue", linear.epilogue}};
     entry.update(to_json(linear.work, stage.ceilings));
+    if (linear.alone) {
+      entry["alone_ms"] = linear.alone->ours_ms;
+      entry["cublas_best_ms"] = linear.alone->cublas_ms;
+      entry["fraction_of_cublas_best"] = linear.alone->cublas_ms / linear.alone->ours_ms;
+    }
     json["linears"].push_back(std::move(entry));
   }
   return json;

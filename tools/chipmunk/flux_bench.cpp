@@ -11,6 +11,8 @@
 
 #include "chipmunk/error.h"
 #include "core/float_formats.h"
+#include "gpu_trace.h"
+#include "linear_survey.h"
 #include "models/flux_rope.h"
 #include "ops/elementwise.h"
 #include "random_models.h"
@@ -82,6 +84,35 @@ void time_stage(const Context& context, const Stage& stage, int rounds, StageRes
   result->min_ms = *std::min_element(ms.begin(), ms.end());
   result->max_ms = *std::max_element(ms.begin(), ms.end());
   result->peak_bytes = runtime.memory().peak_bytes;
+}
+
+/// How much of the time of whole forwards the GPU works.
+std::optional<double> busy_share(const Context& context, const Stage& stage, int rounds, const Progress& progress) {
+  std::string reason;
+  const auto forwards = [&] {
+    for (int i = 0; i < rounds; ++i) stage.body(context);
+    context.runtime().synchronize();
+  };
+  const std::optional<GpuActivity> activity = trace_gpu(forwards, &reason);
+  if (!activity) {
+    progress(stage.name + ": no share of time that the GPU is busy: " + reason);
+    return std::nullopt;
+  }
+  return activity->busy_ms / activity->span_ms;
+}
+
+Activation activation_of(const LinearResult& linear) {
+  return linear.epilogue == kActivationNote ? Activation::kGeluTanh : Activation::kNone;
+}
+
+/// Each kind of linear again and again, beside the fastest that cuBLASLt can do.
+void survey_linears(const Context& context, uint64_t seed, std::vector<LinearResult>* linears) {
+  RandomTensors random(context, seed);
+  for (LinearResult& linear : *linears) {
+    const bool gated = linear.epilogue == kGatedResidualNote;
+    linear.alone = time_linear(random, {linear.rows, linear.out_features, linear.in_features, activation_of(linear),
+                                        gated || linear.epilogue == kResidualNote, gated});
+  }
 }
 
 /// A CPU's ceilings are reached by smaller problems, which take it less long.
@@ -179,7 +210,7 @@ Result& entry(std::vector<Result>& results, const Same& same, Result fresh) {
 }
 
 void break_down(const Stage& stage, const std::vector<TimedOp>& ops, StageResult* result) {
-  result->idle_ms = result->median_ms;
+  result->rest_ms = result->median_ms;
   for (const auto& [note, ms] : ops) {
     const double fastest_ms = 1e3 * std::max(note.flops / result->ceilings.matmul_flops_per_s,
                                              note.bytes / result->ceilings.copy_bytes_per_s);
@@ -187,11 +218,11 @@ void break_down(const Stage& stage, const std::vector<TimedOp>& ops, StageResult
       work = {work.ops + 1, work.ms + ms, work.flops + note.flops, work.bytes + note.bytes,
               work.fastest_ms + fastest_ms};
     };
-    result->idle_ms -= ms;
+    result->rest_ms -= ms;
     const std::string kind = kind_of(stage, note);
     add(entry(result->kinds, [&](const KindResult& other) { return other.kind == kind; }, {kind, {}}).work);
     if (note.kind != OpKind::kLinear) continue;
-    const LinearResult linear{note.rows, note.out_features, note.in_features, note.epilogue, {}};
+    const LinearResult linear{note.rows, note.out_features, note.in_features, note.epilogue, {}, {}};
     const auto same = [&](const LinearResult& other) {
       return other.rows == linear.rows && other.out_features == linear.out_features &&
              other.in_features == linear.in_features && other.epilogue == linear.epilogue;
@@ -215,6 +246,13 @@ StageResult measure(const Context& context, const FluxBenchOptions& options, con
   const std::vector<TimedOp> ops = time_ops(context, stage, options.rounds, &ceilings);
   result.ceilings = ceilings.ceilings();
   break_down(stage, ops, &result);
+  if (context.device().kind == DeviceKind::kCuda) {
+    progress(stage.name + ": linears beside cuBLASLt's fastest algorithms");
+    survey_linears(context, options.seed, &result.linears);
+    // Last: what CUPTI leaves behind may slow down launches.
+    progress(stage.name + ": how much of the time the GPU works");
+    result.busy_share = busy_share(context, stage, options.rounds, progress);
+  }
   return result;
 }
 

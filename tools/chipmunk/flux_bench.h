@@ -3,10 +3,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/context.h"
+#include "linear_survey.h"
 #include "models/autoencoder_kl.h"
 #include "models/clip_text.h"
 #include "models/flux_transformer.h"
@@ -50,6 +52,7 @@ struct LinearResult {
   int64_t rows = 0, out_features = 0, in_features = 0;  ///< M, N, K
   std::string epilogue;
   WorkResult work;
+  std::optional<LinearTimes> alone;  ///< on a GPU
 };
 
 /// The fastest that the device does, measured between the rounds of a stage: a linear of clock_size in each dimension,
@@ -65,9 +68,10 @@ struct StageResult {
   size_t peak_bytes = 0;                               ///< of the allocator, all weights included
   Ceilings ceilings;
   std::vector<KindResult> kinds;  ///< those that take longest first, as the linears
-  /// median_ms less all ops: gaps between ops, and the host's work where the device waits for it. Timed in separate
-  /// runs, so that noise may bring it below 0.
-  double idle_ms = 0.0;
+  /// median_ms less all ops. Timed in separate runs, so that noise may bring it below 0.
+  double rest_ms = 0.0;
+  /// Of the time of whole forwards, queued one behind the other: some kernel or copy was running. Where CUPTI is.
+  std::optional<double> busy_share;
   std::vector<LinearResult> linears;
 };
 

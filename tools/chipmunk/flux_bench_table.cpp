@@ -15,30 +15,46 @@ std::string rate(double amount, double ms, double unit) {
 std::string fraction(double part, double whole) { return part > 0.0 ? fmt::format("{:.2f}", part / whole) : "-"; }
 
 std::string work_columns(const WorkResult& work, const Ceilings& ceilings) {
-  return fmt::format("{:>8} {:>8} {:>8} {:>10}\n", rate(work.flops, work.ms, 1e12), rate(work.bytes, work.ms, 1e9),
+  return fmt::format("{:>8} {:>8} {:>8} {:>10}", rate(work.flops, work.ms, 1e12), rate(work.bytes, work.ms, 1e9),
                      fraction(work.flops, ceilings.matmul_flops_per_s * work.ms * 1e-3),
                      fraction(work.fastest_ms, work.ms));
+}
+
+std::string alone_columns(const LinearResult& linear) {
+  if (!linear.alone) return "";
+  const auto& [ours_ms, cublas_ms] = *linear.alone;
+  return fmt::format(" {:>10.4f} {:>9.4f} {:>5.2f}", ours_ms, cublas_ms, cublas_ms / ours_ms);
 }
 
 std::string format_breakdown(const StageResult& stage) {
   std::string text =
       fmt::format("\n{}: ceilings in the same rounds: matmul {:.4g} TFLOP/s, copy {:.4g} GB/s\n", stage.name,
                   stage.ceilings.matmul_flops_per_s * 1e-12, stage.ceilings.copy_bytes_per_s * 1e-9);
-  const char* columns = "TFLOP/s     GB/s of clock of ceiling\n";
-  text += fmt::format("{:<36} {:>5} {:>10} {:>7}  {}", "kind", "ops", "ms", "share", columns);
+  const char* columns = "TFLOP/s     GB/s of clock of ceiling";
+  text += fmt::format("{:<36} {:>5} {:>10} {:>7}  {}\n", "kind", "ops", "ms", "share", columns);
   for (const KindResult& kind : stage.kinds) {
-    text += fmt::format("{:<36} {:>5} {:>10.3f} {:>6.1f}% {}", kind.kind, kind.work.ops, kind.work.ms,
+    text += fmt::format("{:<36} {:>5} {:>10.3f} {:>6.1f}% {}\n", kind.kind, kind.work.ops, kind.work.ms,
                         100.0 * kind.work.ms / stage.median_ms, work_columns(kind.work, stage.ceilings));
   }
-  text += fmt::format("{:<36} {:>5} {:>10.3f} {:>6.1f}%\n", "idle", "", stage.idle_ms,
-                      100.0 * stage.idle_ms / stage.median_ms);
+  text += fmt::format("{:<36} {:>5} {:>10.3f} {:>6.1f}%\n", "between ops", "", stage.rest_ms,
+                      100.0 * stage.rest_ms / stage.median_ms);
+  if (stage.busy_share) text += fmt::format("the GPU is busy {:.1f}% of the time\n", 100.0 * *stage.busy_share);
   if (stage.linears.empty()) return text;
-  text += fmt::format("{:>6} {:>6} {:>6} {:<15} {:>5} {:>10} {:>7}  {}", "M", "N", "K", "epilogue", "ops", "ms each",
-                      "share", columns);
+  text += fmt::format("{:>6} {:>6} {:>6} {:<15} {:>5} {:>10} {:>7}  {}{}\n", "M", "N", "K", "epilogue", "ops",
+                      "ms each", "share", columns, stage.linears[0].alone ? "   ms alone  cuBLASLt of it" : "");
+  double ours_ms = 0.0, cublas_ms = 0.0;
   for (const LinearResult& linear : stage.linears) {
-    text += fmt::format("{:>6} {:>6} {:>6} {:<15} {:>5} {:>10.4f} {:>6.1f}% {}", linear.rows, linear.out_features,
+    text += fmt::format("{:>6} {:>6} {:>6} {:<15} {:>5} {:>10.4f} {:>6.1f}% {}{}\n", linear.rows, linear.out_features,
                         linear.in_features, linear.epilogue, linear.work.ops, linear.work.ms / linear.work.ops,
-                        100.0 * linear.work.ms / stage.median_ms, work_columns(linear.work, stage.ceilings));
+                        100.0 * linear.work.ms / stage.median_ms, work_columns(linear.work, stage.ceilings),
+                        alone_columns(linear));
+    if (!linear.alone) continue;
+    ours_ms += linear.work.ops * linear.alone->ours_ms;
+    cublas_ms += linear.work.ops * linear.alone->cublas_ms;
+  }
+  if (ours_ms > 0.0) {
+    text += fmt::format("all linears, each alone: {:.3f} ms, cuBLASLt's fastest algorithms {:.3f} ms, {:.3f} of it\n",
+                        ours_ms, cublas_ms, cublas_ms / ours_ms);
   }
   return text;
 }

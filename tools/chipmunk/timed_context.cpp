@@ -27,9 +27,9 @@ OpNote data_dependent() { return {OpKind::kDataDependent, 0.0, 0.0, 0, 0, 0, ""}
 
 OpNote note(const LinearParams& p) {
   const int64_t m = p.batch * p.rows, n = p.out_features, k = p.in_features;
-  const char* epilogue = p.gate.data != nullptr              ? "gated residual"
-                         : p.residual.data != nullptr        ? "residual"
-                         : p.activation != Activation::kNone ? "activation"
+  const char* epilogue = p.gate.data != nullptr              ? kGatedResidualNote
+                         : p.residual.data != nullptr        ? kResidualNote
+                         : p.activation != Activation::kNone ? kActivationNote
                                                              : "";
   return {OpKind::kLinear,
           2.0 * static_cast<double>(m * n) * static_cast<double>(k),

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+namespace chipmunk::cli {
+
+/// What a GPU did from its first kernel, copy or fill of memory to the end of the last one.
+struct GpuActivity {
+  int operations = 0;
+  double busy_ms = 0.0;  ///< at least one was running
+  double span_ms = 0.0;
+};
+
+/// Calls `body`, which must wait for the GPU before it returns, and tells what CUPTI saw; nothing, and why in `reason`,
+/// where CUPTI or a GPU is missing. One call at a time.
+std::optional<GpuActivity> trace_gpu(const std::function<void()>& body, std::string* reason);
+
+}  // namespace chipmunk::cli
