@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,7 @@ struct CpuOptions {
 struct CudaOptions {
   int index = 0;
   size_t memory_limit = 0;  ///< bytes, 0 for no cap
+  int multiprocessors = 0;  ///< that launches are planned for; 0 for those that the device has
 };
 
 /// A context that runs on the CPU in f32. Throws kInvalidArgument for a negative thread count.
@@ -74,8 +76,12 @@ struct CudaDeviceDescription {
 std::vector<CudaDeviceDescription> cuda_devices();
 /// A context on a GPU. Throws kBackendUnavailable if this build or machine has none of that index.
 Context make_cuda_context(const CudaOptions& options);
+/// Makes contexts whose compute stream is the caller's, a cudaStream_t that outlives them; a GPU's share what is costly
+/// to make. Throws as make_cuda_context does.
+std::function<Context(void* stream)> make_cuda_stream_contexts(int index);
 /// For benchmarks: milliseconds of the fastest algorithm that cuBLASLt has for x w^T + bias, with the activation where
-/// it fuses that one; gate and residual are left out. x, w and bias in bf16 on a GPU, one batch. Overwrites out. Blocks.
+/// it fuses that one; gate and residual are left out. x, w and bias in bf16 on a GPU, one batch. Overwrites out.
+/// Blocks.
 double fastest_cublas_linear_ms(const Context& context, const LinearParams& params);
 
 }  // namespace chipmunk

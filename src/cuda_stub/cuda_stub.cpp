@@ -13,6 +13,10 @@ Context make_cuda_context(const CudaOptions&) {
   throw Error(ErrorCode::kBackendUnavailable, "this build has no CUDA backend: use --device cpu");
 }
 
+std::function<Context(void* stream)> make_cuda_stream_contexts(int) {
+  throw Error(ErrorCode::kBackendUnavailable, "this build has no CUDA backend");
+}
+
 double fastest_cublas_linear_ms(const Context&, const LinearParams&) {
   throw Error(ErrorCode::kBackendUnavailable, "this build has no CUDA backend");
 }

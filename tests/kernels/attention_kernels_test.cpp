@@ -338,6 +338,19 @@ TEST_P(AttentionKernelsTest, GeneratedProblems) {
   }
 }
 
+/// As a GPU with fewer multiprocessors would launch them.
+class FewerMultiprocessorsTest : public OpTest, public ::testing::WithParamInterface<int> {};
+
+TEST_P(FewerMultiprocessorsTest, GeneratedProblems) {
+  CHIPMUNK_OPEN_OR_SKIP("cuda");
+  open("cuda", 2, GetParam());
+  for (uint64_t number = 1000; number < 1006; ++number) {
+    Sequence(context(), GeneratedAttention::draw(number, 8e6, 2e9)).run();
+    if (HasFailure()) return;
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Gpu, FewerMultiprocessorsTest, ::testing::Values(1, 78, 114, 132));
+
 std::string test_name(const ::testing::TestParamInfo<AttentionKernelsTest::ParamType>& info) {
   return std::get<0>(info.param) + "_" + std::to_string(std::get<1>(info.param));
 }

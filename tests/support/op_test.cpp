@@ -106,18 +106,19 @@ bool cuda_is_required() {
   return value != nullptr && std::string(value) == "1";
 }
 
-Context make_guarded_context(const std::string& device, int threads, std::shared_ptr<GuardReport> report) {
-  const auto inner =
-      std::make_shared<Context>(device == "cpu" ? make_cpu_context({threads, 0}) : make_cuda_context({}));
+Context make_guarded_context(const std::string& device, int threads, std::shared_ptr<GuardReport> report,
+                             int multiprocessors) {
+  const auto inner = std::make_shared<Context>(device == "cpu" ? make_cpu_context({threads, 0})
+                                                               : make_cuda_context({0, 0, multiprocessors}));
   // The backend lives as long as the context it came from.
   const std::shared_ptr<Backend> backend(inner, &inner->backend());
   return Context(std::make_shared<GuardedRuntime>(*inner, std::move(report)), backend, inner->activation_dtype());
 }
 
-void OpTest::open(const std::string& device, int threads) {
+void OpTest::open(const std::string& device, int threads, int multiprocessors) {
   OpTest::TearDown();
   report_ = std::make_shared<GuardReport>();
-  context_ = std::make_unique<Context>(make_guarded_context(device, threads, report_));
+  context_ = std::make_unique<Context>(make_guarded_context(device, threads, report_, multiprocessors));
   seed_ = 1;
 }
 

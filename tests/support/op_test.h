@@ -28,12 +28,14 @@ struct GuardReport {
 
 /// A context whose every allocation (outputs and scratch memory alike) lies between sentinels and starts as NaN: what
 /// an op writes outside of its block is reported, and what it reads before writing shows.
-Context make_guarded_context(const std::string& device, int threads, std::shared_ptr<GuardReport> report);
+/// multiprocessors: that a GPU's launches are planned for, 0 for its own.
+Context make_guarded_context(const std::string& device, int threads, std::shared_ptr<GuardReport> report,
+                             int multiprocessors = 0);
 
 /// Base of the suites; the derived test's parameter is (device, case).
 class OpTest : public ::testing::Test {
  protected:
-  void open(const std::string& device, int threads = 2);
+  void open(const std::string& device, int threads = 2, int multiprocessors = 0);
   void TearDown() override;
 
   const Context& context() const { return *context_; }
