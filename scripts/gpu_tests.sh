@@ -64,7 +64,7 @@ count() {
 }
 under=()
 filter='*/cuda_*'
-kernel_filter='Gpu/*'
+kernel_filter='Gpu/*:*/cuda_*'
 pipeline_filter='*/cuda_*'
 # Without the sequences that choose anew at every full step: bf16 does not resolve which columns or features come last.
 cases=(flux-tiny flux-schnell-tiny flux-hd128 flux-original method/attention method/attention-hd128
