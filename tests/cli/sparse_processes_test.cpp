@@ -22,7 +22,7 @@ class Impatient : public ProgressSink {
   int steps_ = 0;
 };
 
-TEST(SparseProcesses, GenerationsInOneProcessEqualOneEach) {
+TEST(SparseProcesses, GenerationsInOneProcessEqualOneEachSlow) {
   const Workbench bench;
   const std::string both = (bench.folder() / "both.yml").string(), merge = (bench.folder() / "merge.yml").string();
   write_text(both,

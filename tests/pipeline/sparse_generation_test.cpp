@@ -75,7 +75,7 @@ double relative_error(const std::vector<float>& got, const std::vector<float>& e
   return std::sqrt(difference / size);
 }
 
-TEST_F(SparseGeneration, WithEverythingKeptIsDense) {
+TEST_F(SparseGeneration, WithEverythingKeptIsDenseSlow) {
   const auto pipeline = load_model();
   struct Size {
     int width, height, batch;
