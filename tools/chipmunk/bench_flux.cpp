@@ -74,8 +74,9 @@ nlohmann::ordered_json to_json(const StageResult& stage) {
     json["kinds"].push_back(std::move(entry));
   }
   for (const LinearResult& linear : stage.linears) {
+    const LinearShape& shape = linear.shape;
     nlohmann::ordered_json entry = {
-        {"m", linear.rows}, {"n", linear.out_features}, {"k", linear.in_features}, {"epilogue", linear.epilogue}};
+        {"m", shape.rows}, {"n", shape.out_features}, {"k", shape.in_features}, {"epilogue", epilogue_name(shape)}};
     entry.update(to_json(linear.work, stage.ceilings));
     if (linear.alone) {
       entry["alone_ms"] = linear.alone->ours_ms;

@@ -101,18 +101,10 @@ std::optional<double> busy_share(const Context& context, const Stage& stage, int
   return activity->busy_ms / activity->span_ms;
 }
 
-Activation activation_of(const LinearResult& linear) {
-  return linear.epilogue == kActivationNote ? Activation::kGeluTanh : Activation::kNone;
-}
-
 /// Each kind of linear again and again, beside the fastest that cuBLASLt can do.
 void survey_linears(const Context& context, uint64_t seed, std::vector<LinearResult>* linears) {
   RandomTensors random(context, seed);
-  for (LinearResult& linear : *linears) {
-    const bool gated = linear.epilogue == kGatedResidualNote;
-    linear.alone = time_linear(random, {linear.rows, linear.out_features, linear.in_features, activation_of(linear),
-                                        gated || linear.epilogue == kResidualNote, gated});
-  }
+  for (LinearResult& linear : *linears) linear.alone = time_linear(random, linear.shape);
 }
 
 /// A CPU's ceilings are reached by smaller problems, which take it less long.
@@ -174,7 +166,8 @@ std::string kind_of(const Stage& stage, const OpNote& note) {
     case OpKind::kMemory: return "elementwise, norm, copy";
     case OpKind::kLinear: break;
   }
-  const bool mlp = stage.mlp_features.contains(note.out_features) || stage.mlp_features.contains(note.in_features);
+  const bool mlp =
+      stage.mlp_features.contains(note.linear.out_features) || stage.mlp_features.contains(note.linear.in_features);
   return mlp ? "MLP linears" : "other linears";
 }
 
@@ -222,12 +215,8 @@ void break_down(const Stage& stage, const std::vector<TimedOp>& ops, StageResult
     const std::string kind = kind_of(stage, note);
     add(entry(result->kinds, [&](const KindResult& other) { return other.kind == kind; }, {kind, {}}).work);
     if (note.kind != OpKind::kLinear) continue;
-    const LinearResult linear{note.rows, note.out_features, note.in_features, note.epilogue, {}, {}};
-    const auto same = [&](const LinearResult& other) {
-      return other.rows == linear.rows && other.out_features == linear.out_features &&
-             other.in_features == linear.in_features && other.epilogue == linear.epilogue;
-    };
-    add(entry(result->linears, same, linear).work);
+    const auto same = [&, note = note](const LinearResult& other) { return other.shape == note.linear; };
+    add(entry(result->linears, same, {note.linear, {}, {}}).work);
   }
   result->kinds = longest_first(std::move(result->kinds));
   result->linears = longest_first(std::move(result->linears));

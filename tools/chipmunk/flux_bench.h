@@ -49,8 +49,7 @@ struct KindResult {
 
 /// All linears of one shape and epilogue.
 struct LinearResult {
-  int64_t rows = 0, out_features = 0, in_features = 0;  ///< M, N, K
-  std::string epilogue;
+  LinearShape shape;
   WorkResult work;
   std::optional<LinearTimes> alone;  ///< on a GPU
 };

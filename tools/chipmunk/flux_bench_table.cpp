@@ -44,10 +44,10 @@ std::string format_breakdown(const StageResult& stage) {
                       "ms each", "share", columns, stage.linears[0].alone ? "   ms alone  cuBLASLt of it" : "");
   double ours_ms = 0.0, cublas_ms = 0.0;
   for (const LinearResult& linear : stage.linears) {
-    text += fmt::format("{:>6} {:>6} {:>6} {:<15} {:>5} {:>10.4f} {:>6.1f}% {}{}\n", linear.rows, linear.out_features,
-                        linear.in_features, linear.epilogue, linear.work.ops, linear.work.ms / linear.work.ops,
-                        100.0 * linear.work.ms / stage.median_ms, work_columns(linear.work, stage.ceilings),
-                        alone_columns(linear));
+    text += fmt::format("{:>6} {:>6} {:>6} {:<15} {:>5} {:>10.4f} {:>6.1f}% {}{}\n", linear.shape.rows,
+                        linear.shape.out_features, linear.shape.in_features, epilogue_name(linear.shape),
+                        linear.work.ops, linear.work.ms / linear.work.ops, 100.0 * linear.work.ms / stage.median_ms,
+                        work_columns(linear.work, stage.ceilings), alone_columns(linear));
     if (!linear.alone) continue;
     ours_ms += linear.work.ops * linear.alone->ours_ms;
     cublas_ms += linear.work.ops * linear.alone->cublas_ms;

@@ -22,23 +22,16 @@ int64_t distinct(int rank, const int64_t* shape, const int64_t* strides) {
   return count;
 }
 
-OpNote memory(double bytes) { return {OpKind::kMemory, 0.0, bytes, 0, 0, 0, ""}; }
-OpNote data_dependent() { return {OpKind::kDataDependent, 0.0, 0.0, 0, 0, 0, ""}; }
+OpNote memory(double bytes) { return {OpKind::kMemory, 0.0, bytes, {}}; }
+OpNote data_dependent() { return {OpKind::kDataDependent, 0.0, 0.0, {}}; }
 
 OpNote note(const LinearParams& p) {
   const int64_t m = p.batch * p.rows, n = p.out_features, k = p.in_features;
-  const char* epilogue = p.gate.data != nullptr              ? kGatedResidualNote
-                         : p.residual.data != nullptr        ? kResidualNote
-                         : p.activation != Activation::kNone ? kActivationNote
-                                                             : "";
   return {OpKind::kLinear,
           2.0 * static_cast<double>(m * n) * static_cast<double>(k),
           bytes(p.x, m * k) + bytes(p.weight, n * k) + bytes(p.bias, n) + bytes(p.gate, p.batch * n) +
               bytes(p.residual, m * n) + bytes(p.out, m * n),
-          m,
-          n,
-          k,
-          epilogue};
+          {m, n, k, p.activation, p.residual.data != nullptr, p.gate.data != nullptr}};
 }
 
 OpNote note(const AttentionParams& p) {
@@ -49,10 +42,7 @@ OpNote note(const AttentionParams& p) {
           4.0 * pairs * static_cast<double>(p.head_dim),
           bytes(p.q, rows * p.head_dim) + bytes(p.k, keys * p.head_dim) + bytes(p.v, keys * p.head_dim) +
               bytes(p.out, rows * p.head_dim) + float_bytes(p.lse, rows),
-          0,
-          0,
-          0,
-          ""};
+          {}};
 }
 
 OpNote note(const Conv2dParams& p) {
@@ -62,10 +52,7 @@ OpNote note(const Conv2dParams& p) {
           2.0 * static_cast<double>(out) * static_cast<double>(depth),
           bytes(p.x, p.batch * p.in_height * p.in_width * p.in_channels) + bytes(p.weight, p.out_channels * depth) +
               bytes(p.residual, out) + bytes(p.out, out),
-          0,
-          0,
-          0,
-          ""};
+          {}};
 }
 
 OpNote note(const ColumnAttentionParams&) { return data_dependent(); }

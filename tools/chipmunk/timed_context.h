@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/context.h"
+#include "linear_shape.h"
 
 namespace chipmunk::cli {
 
@@ -16,18 +17,12 @@ enum class OpKind : uint8_t {
   kDataDependent,  ///< how much there is to do is known on the device alone
 };
 
-/// OpNote::epilogue of linears.
-constexpr const char* kGatedResidualNote = "gated residual";
-constexpr const char* kResidualNote = "residual";
-constexpr const char* kActivationNote = "activation";
-
 /// What an op's arguments say of its work.
 struct OpNote {
   OpKind kind = OpKind::kMemory;
-  double flops = 0.0;                                   ///< multiply-adds times two; 0 for kMemory, kDataDependent
-  double bytes = 0.0;                                   ///< inputs and outputs, each once; 0 for kDataDependent
-  int64_t rows = 0, out_features = 0, in_features = 0;  ///< M, N, K of a linear
-  const char* epilogue = "";  ///< of a linear: what follows the matmul besides the bias, or ""
+  double flops = 0.0;  ///< multiply-adds times two; 0 for kMemory, kDataDependent
+  double bytes = 0.0;  ///< inputs and outputs, each once; 0 for kDataDependent
+  LinearShape linear;  ///< of kLinear
 };
 
 struct TimedOp {
