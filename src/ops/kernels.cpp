@@ -82,6 +82,16 @@ class Foreign {
   const Context& context_;
 };
 
+/// The enumerators mean the same in both; the public header does not see params.h.
+ColumnEpilogue engine_epilogue(Epilogue epilogue) {
+  static_assert(static_cast<int>(Epilogue::kNone) == static_cast<int>(ColumnEpilogue::kNone) &&
+                static_cast<int>(Epilogue::kAdd) == static_cast<int>(ColumnEpilogue::kAdd) &&
+                static_cast<int>(Epilogue::kSubtract) == static_cast<int>(ColumnEpilogue::kSubtract) &&
+                static_cast<int>(Epilogue::kSplit) == static_cast<int>(ColumnEpilogue::kSplit) &&
+                static_cast<int>(Epilogue::kMerge) == static_cast<int>(ColumnEpilogue::kMerge));
+  return static_cast<ColumnEpilogue>(epilogue);
+}
+
 Dims rows_of(const Sizes& sizes) { return {sizes.batch, sizes.heads, sizes.query_tokens}; }
 
 int64_t checked_groups(const Sizes& sizes, int64_t group_rows, const char* what) {
@@ -131,7 +141,7 @@ void Kernels::column_attention(const ColumnAttention& a, Stream stream) const {
       foreign.dense(a.counts, DType::kI32, {s.batch, s.heads, groups}, "column_attention: counts"), a.group_rows};
   ops::ColumnAttentionOptions options;
   options.scale = a.scale;
-  options.epilogue = static_cast<ColumnEpilogue>(a.epilogue);
+  options.epilogue = engine_epilogue(a.epilogue);
   options.lse = foreign.optional(a.lse, DType::kF32, rows_of(s), "column_attention: lse");
   if (a.epilogue != Epilogue::kNone) {
     options.residual = foreign.heads(a.residual, s, s.query_tokens, "column_attention: residual");

@@ -5,6 +5,7 @@
 #include "chipmunk/error.h"
 #include "chipmunk/kernels.h"
 #include "core/device_runtime.h"
+#include "kernels/public_arguments.h"
 #include "ops/attention.h"
 #include "ops/column_attention.h"
 #include "support/op_test.h"
@@ -12,9 +13,7 @@
 namespace chipmunk::test {
 namespace {
 
-using kernels::ConstHeads;
 using kernels::Epilogue;
-using kernels::Heads;
 using kernels::Kernels;
 using kernels::Stream;
 
@@ -25,17 +24,12 @@ class PublicKernelsTest : public OpCaseTest<OnlyCase> {
 
   Kernels make_kernels() const { return Kernels(context().device()); }
   Stream stream() const { return static_cast<Stream>(context().runtime().native_stream(StreamKind::kCompute)); }
-  static kernels::Sizes sizes() { return {kBatch, kHeads, kQueries, kKeys, kHeadDim}; }
 
   Tensor queries() { return random({kBatch, kQueries, kHeads, kHeadDim}); }
   Tensor keys() { return random({kBatch, kKeys, kHeads, kHeadDim}); }
   Tensor rows() { return random({kBatch, kHeads, kQueries}, DType::kF32); }
   Tensor empty_rows() const { return context().empty({kBatch, kHeads, kQueries}, DType::kF32); }
   Tensor empty_heads() const { return context().empty({kBatch, kQueries, kHeads, kHeadDim}); }
-
-  static Heads heads(const Tensor& tensor) {
-    return {tensor.data(), tensor.stride(0), tensor.stride(1), tensor.stride(2)};
-  }
 
   void expect_same_bits(const Tensor& a, const Tensor& b) {
     const Tensor first = context().to_host(a), second = context().to_host(b);
@@ -71,12 +65,7 @@ TEST_P(PublicKernelsTest, Attention) {
   const Tensor expected = empty_heads();
   ops::attention_into(context(), q, k, v, expected, options);
 
-  kernels::Attention arguments;
-  arguments.sizes = sizes();
-  arguments.q = heads(q);
-  arguments.k = heads(k);
-  arguments.v = heads(v);
-  arguments.out = heads(out);
+  auto arguments = plain_arguments<kernels::Attention>(q, k, v, out);
   arguments.scale = 0.2f;
   arguments.lse = lse.data_as<float>();
   arguments.key_lengths = lengths.data_as<int32_t>();
@@ -106,18 +95,13 @@ TEST_P(PublicKernelsTest, ColumnAttentionWithEveryEpilogue) {
     const Tensor out = empty_heads(), expected = empty_heads(), lse = empty_rows();
     ops::column_attention_into(context(), q, k, v, set, expected, options);
 
-    kernels::ColumnAttention arguments;
-    arguments.sizes = sizes();
-    arguments.q = heads(q);
-    arguments.k = heads(k);
-    arguments.v = heads(v);
-    arguments.out = heads(out);
+    auto arguments = plain_arguments<kernels::ColumnAttention>(q, k, v, out);
     arguments.indices = set.indices.data_as<int32_t>();
     arguments.counts = set.counts.data_as<int32_t>();
     arguments.capacity = set.indices.dim(3);
     arguments.lse = lse.data_as<float>();
     arguments.epilogue = epilogue;
-    arguments.residual = heads(residual);
+    arguments.residual = plain_heads(residual);
     arguments.lse_all = lse_all.data_as<float>();
     arguments.lse_rest = rest.data_as<float>();
     library.column_attention(arguments, stream());
@@ -185,11 +169,7 @@ TEST_P(PublicKernelsTest, SaysWhatIsWrong) {
   CHIPMUNK_OPEN_OR_SKIP(device_name());
   const Kernels library = make_kernels();
   const Tensor q = queries(), k = keys(), out = empty_heads();
-  kernels::Attention good;
-  good.sizes = sizes();
-  good.q = heads(q);
-  good.k = good.v = heads(k);
-  good.out = heads(out);
+  const auto good = plain_arguments<kernels::Attention>(q, k, k, out);
   const auto attention_error = [&](const auto& change, ErrorCode code) {
     kernels::Attention arguments = good;
     change(arguments);
@@ -208,11 +188,7 @@ TEST_P(PublicKernelsTest, SaysWhatIsWrong) {
   }
 
   const ops::ColumnSet set = columns();
-  kernels::ColumnAttention sparse;
-  sparse.sizes = sizes();
-  sparse.q = good.q;
-  sparse.k = sparse.v = good.k;
-  sparse.out = good.out;
+  auto sparse = plain_arguments<kernels::ColumnAttention>(q, k, k, out);
   sparse.indices = set.indices.data_as<int32_t>();
   sparse.counts = set.counts.data_as<int32_t>();
   sparse.capacity = set.indices.dim(3);

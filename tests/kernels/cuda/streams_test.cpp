@@ -9,6 +9,7 @@
 #include "backend.h"
 #include "chipmunk/kernels.h"
 #include "core/float_formats.h"
+#include "kernels/public_arguments.h"
 #include "support/op_test.h"
 
 /// The kernels on streams of the caller's: captured and replayed, two at once, and again and again.
@@ -72,12 +73,7 @@ class Step {
   }
 
   void queue(const Kernels& library, cudaStream_t stream) const {
-    kernels::Attention dense;
-    dense.sizes = sizes();
-    dense.q = heads(q_);
-    dense.k = heads(k_);
-    dense.v = heads(v_);
-    dense.out = heads(out_);
+    auto dense = plain_arguments<kernels::Attention>(q_, k_, v_, out_);
     dense.lse = lse_.data_as<float>();
     dense.column_sums = sums_.data_as<float>();
     dense.column_lse = before_.data_as<float>();
@@ -95,23 +91,18 @@ class Step {
     selection.capacity = kTopK;
     library.select_columns(selection, stream);
 
-    kernels::ColumnAttention sparse;
-    sparse.sizes = sizes();
-    sparse.q = dense.q;
-    sparse.k = dense.k;
-    sparse.v = dense.v;
+    auto sparse = plain_arguments<kernels::ColumnAttention>(q_, k_, v_, rest_);
     sparse.indices = selection.indices;
     sparse.counts = selection.counts;
     sparse.capacity = kTopK;
     sparse.lse_all = lse_.data_as<float>();
     sparse.lse_rest = rest_lse_.data_as<float>();
     sparse.epilogue = kernels::Epilogue::kSplit;
-    sparse.residual = heads(out_);
-    sparse.out = heads(rest_);
+    sparse.residual = plain_heads(out_);
     library.column_attention(sparse, stream);
     sparse.epilogue = kernels::Epilogue::kMerge;
-    sparse.residual = heads(rest_);
-    sparse.out = heads(merged_);
+    sparse.residual = plain_heads(rest_);
+    sparse.out = plain_heads(merged_);
     library.column_attention(sparse, stream);
   }
 
@@ -129,10 +120,6 @@ class Step {
 
  private:
   static kernels::Sizes sizes() { return {1, kHeads, kTokens, kTokens, kHeadDim}; }
-  static kernels::Heads heads(const Tensor& tensor) {
-    return {tensor.data(), tensor.stride(0), tensor.stride(1), tensor.stride(2)};
-  }
-
   const Context& context_;
   Tensor q_, k_, v_, out_, rest_, merged_, lse_, before_, rest_lse_, sums_, indices_, counts_;
 };
