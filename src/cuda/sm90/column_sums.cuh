@@ -29,8 +29,8 @@ struct ColumnSumRing {
   /// By one thread, before a barrier of the block.
   __device__ void init() const {
     for (int slot = 0; slot < kSlots; ++slot) {
-      init_barrier(full(slot), kWarps);
-      init_barrier(empty(slot), kReducerThreads / 32);
+      init_barrier(full(slot), kWarps * 32);
+      init_barrier(empty(slot), kReducerThreads);
     }
     fence_barrier_init();
   }
@@ -57,8 +57,9 @@ struct ColumnSumHook {
     for (int r = 0; r < 2; ++r) {
       const float row_base = base(r);
       const bool counts = row_base != -INFINITY && shift[r] != -INFINITY;
-      // Finite, or a probability of 0 would make NaN of it.
-      factors[r] = counts ? exp2f(fminf(row_base + shift[r], kLargestExponent)) : 0.0f;
+      // Finite, or a probability of 0 would make NaN of it; but a NaN stays one, as it would not in fminf.
+      const float exponent = row_base + shift[r];
+      factors[r] = counts ? exp2f(exponent > kLargestExponent ? kLargestExponent : exponent) : 0.0f;
     }
     // Eight lanes hold the same columns: in each round a lane gives half of its columns away and takes the other half's
     // sums, so that at the end every lane has the complete sums of an eighth.
@@ -81,8 +82,7 @@ struct ColumnSumHook {
       const int value = first + i;
       sums[value / 2 * 8 + lane % 4 * 2 + value % 2] = eighth[i];
     }
-    __syncwarp();
-    if (lane == 0) arrive(ring.full(at.slot));
+    arrive(ring.full(at.slot));
     at.advance();
   }
 
@@ -110,8 +110,7 @@ __device__ void reduce_column_sums(const ColumnSumRing<Shape>& ring, RingPositio
       // Past the keys there are probabilities of 0, but of rows whose factor may be NaN.
       if (first + column < all_keys) row[first + column] = first + column < keys ? sum : 0.0f;
     }
-    __syncwarp();
-    if (thread % 32 == 0) arrive(ring.empty(at.slot));
+    arrive(ring.empty(at.slot));
     at.advance();
   }
   for (int column = first + thread; column < all_keys; column += Ring::kReducerThreads) row[column] = 0.0f;
