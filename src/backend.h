@@ -79,9 +79,9 @@ Context make_cuda_context(const CudaOptions& options);
 /// Makes contexts whose compute stream is the caller's, a cudaStream_t that outlives them; a GPU's share what is costly
 /// to make. Throws as make_cuda_context does.
 std::function<Context(void* stream)> make_cuda_stream_contexts(int index);
-/// For benchmarks: milliseconds of the fastest algorithm that cuBLASLt has for x w^T + bias, with the activation where
-/// it fuses that one; gate and residual are left out. x, w and bias in bf16 on a GPU, one batch. Overwrites out.
-/// Blocks.
-double fastest_cublas_linear_ms(const Context& context, const LinearParams& params);
+/// For benchmarks: what queues x w^T + bias by the fastest of the algorithms that cuBLASLt has for it, with the
+/// activation where it fuses that one; gate and residual are left out. x, w and bias in bf16 on a GPU, one batch; they
+/// and the context outlive the result. Times the algorithms: overwrites out and blocks.
+std::function<void()> fastest_cublas_linear(const Context& context, const LinearParams& params);
 
 }  // namespace chipmunk

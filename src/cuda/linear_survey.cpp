@@ -1,9 +1,11 @@
+#include <memory>
+
 #include "backend.h"
 #include "cuda/matmul.h"
 
 namespace chipmunk {
 
-double fastest_cublas_linear_ms(const Context& context, const LinearParams& params) {
+std::function<void()> fastest_cublas_linear(const Context& context, const LinearParams& params) {
   cuda::MatmulProblem problem;
   problem.rows = params.rows;
   problem.columns = params.out_features;
@@ -16,8 +18,8 @@ double fastest_cublas_linear_ms(const Context& context, const LinearParams& para
   problem.out = params.out.data;
   problem.out_row_stride = params.out_row_stride;
   if (cuda::Matmul::fuses(params.activation)) problem.activation = params.activation;
-  cuda::Matmul matmul;
-  return matmul.fastest_ms(context, problem);
+  const auto matmul = std::make_shared<cuda::Matmul>();
+  return [matmul, run = matmul->fastest(context, problem)] { run(); };
 }
 
 }  // namespace chipmunk

@@ -1,8 +1,7 @@
 #include "cuda/matmul.h"
 
 #include <algorithm>
-#include <array>
-#include <limits>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -236,40 +235,47 @@ void Matmul::run(const Context& context, const MatmulProblem& problem) {
         "cublasLtMatmul");
 }
 
-double Matmul::fastest_ms(const Context& context, const MatmulProblem& problem) {
-  const cudaStream_t stream = compute_stream(context);
-  const NativeProblem native(problem);
+std::function<void()> Matmul::fastest(const Context& context, const MatmulProblem& problem) {
   const std::lock_guard lock(mutex_);
+  const auto native = std::make_shared<const NativeProblem>(problem);
   const Tensor workspace = context.empty({static_cast<int64_t>(kWorkspaceBytes)}, DType::kU8);
+  const auto run = [=, this, &context](const cublasLtMatmulAlgo_t& algorithm) {
+    return launch(handle_, compute_stream(context), problem, *native, algorithm, workspace.data(), kWorkspaceBytes);
+  };
+  struct Candidate {
+    cublasLtMatmulAlgo_t algorithm;
+    std::vector<double> ms;
+    double median() const { return ms[ms.size() / 2]; }
+  };
   DeviceRuntime& runtime = context.runtime();
-  // Milliseconds a product, or infinity where the algorithm refuses.
-  const auto time = [&](const cublasLtMatmulHeuristicResult_t& algorithm, int repeats) {
+  const auto time = [&](Candidate& candidate, int repeats) {
     const auto begin = runtime.record(StreamKind::kCompute);
-    for (int i = 0; i < repeats; ++i) {
-      const cublasStatus_t status =
-          launch(handle(), stream, problem, native, algorithm.algo, workspace.data(), kWorkspaceBytes);
-      if (status != CUBLAS_STATUS_SUCCESS) return std::numeric_limits<double>::infinity();
-    }
+    for (int i = 0; i < repeats; ++i) run(candidate.algorithm);
     const auto end = runtime.record(StreamKind::kCompute);
     runtime.synchronize(*end);
-    return runtime.elapsed_ms(*begin, *end) / repeats;
+    candidate.ms.push_back(runtime.elapsed_ms(*begin, *end) / repeats);
   };
-  constexpr int kAlgorithms = 64, kFinalists = 4, kShort = 3, kLong = 20, kRounds = 3;
-  std::vector<std::pair<double, cublasLtMatmulHeuristicResult_t>> algorithms;
-  for (const cublasLtMatmulHeuristicResult_t& algorithm : find_algorithms(handle(), problem, native, kAlgorithms)) {
-    time(algorithm, 1);
-    algorithms.emplace_back(time(algorithm, kShort), algorithm);
+  // In turns: the clock falls as the chip warms up.
+  const auto rank = [&](std::vector<Candidate>& candidates, int rounds, int repeats) {
+    for (Candidate& candidate : candidates) candidate.ms.clear();
+    for (int round = 0; round < rounds; ++round) {
+      for (Candidate& candidate : candidates) time(candidate, repeats);
+    }
+    for (Candidate& candidate : candidates) std::sort(candidate.ms.begin(), candidate.ms.end());
+    std::sort(candidates.begin(), candidates.end(),
+              [](const Candidate& a, const Candidate& b) { return a.median() < b.median(); });
+  };
+
+  constexpr int kAlgorithms = 64, kFinalists = 4;
+  std::vector<Candidate> candidates;
+  for (const cublasLtMatmulHeuristicResult_t& found : find_algorithms(handle(), problem, *native, kAlgorithms)) {
+    if (run(found.algo) == CUBLAS_STATUS_SUCCESS) candidates.push_back({found.algo, {}});
   }
-  std::sort(algorithms.begin(), algorithms.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  algorithms.resize(std::min<size_t>(algorithms.size(), kFinalists));
-  double fastest = std::numeric_limits<double>::infinity();
-  for (const auto& [_, algorithm] : algorithms) {
-    std::array<double, kRounds> ms{};
-    for (double& value : ms) value = time(algorithm, kLong);
-    std::sort(ms.begin(), ms.end());
-    fastest = std::min(fastest, ms[kRounds / 2]);
-  }
-  return fastest;
+  if (candidates.empty()) throw Error(ErrorCode::kUnsupported, "all of cuBLASLt's algorithms refuse", "matmul");
+  rank(candidates, 3, 3);
+  if (candidates.size() > kFinalists) candidates.erase(candidates.begin() + kFinalists, candidates.end());
+  rank(candidates, 7, 5);
+  return [=, algorithm = candidates[0].algorithm] { check(run(algorithm), "cublasLtMatmul"); };
 }
 
 }  // namespace chipmunk::cuda

@@ -3,6 +3,7 @@
 #include <cublasLt.h>
 
 #include <array>
+#include <functional>
 #include <map>
 #include <mutex>
 
@@ -44,8 +45,9 @@ class Matmul {
   /// Queues the product on the compute stream. Throws kUnsupported where cuBLASLt has no algorithm.
   void run(const Context& context, const MatmulProblem& problem);
 
-  /// For benchmarks: milliseconds of the fastest of all algorithms that cuBLASLt offers for the product. Blocks.
-  double fastest_ms(const Context& context, const MatmulProblem& problem);
+  /// For benchmarks: times all algorithms that cuBLASLt offers for the product, and gives what queues the fastest one;
+  /// good for as long as this object, the context and the operands are. Blocks.
+  std::function<void()> fastest(const Context& context, const MatmulProblem& problem);
 
  private:
   using Key = std::array<int64_t, 19>;

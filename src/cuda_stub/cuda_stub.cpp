@@ -17,7 +17,7 @@ std::function<Context(void* stream)> make_cuda_stream_contexts(int) {
   throw Error(ErrorCode::kBackendUnavailable, "this build has no CUDA backend");
 }
 
-double fastest_cublas_linear_ms(const Context&, const LinearParams&) {
+std::function<void()> fastest_cublas_linear(const Context&, const LinearParams&) {
   throw Error(ErrorCode::kBackendUnavailable, "this build has no CUDA backend");
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "backend.h"
@@ -19,15 +20,6 @@ LinearTimes time_linear(RandomTensors& random, const LinearShape& shape) {
   if (gated) epilogue.gate = random.normal({1, n}, DType::kBF16, 1.0f);
   if (residual) epilogue.residual = random.normal({1, m, n}, DType::kBF16, 1.0f);
 
-  DeviceRuntime& runtime = context.runtime();
-  const auto ours = [&] {
-    constexpr int kRepeats = 20;
-    const auto begin = runtime.record(StreamKind::kCompute);
-    for (int i = 0; i < kRepeats; ++i) ops::linear_into(context, x, layer, out, epilogue);
-    const auto end = runtime.record(StreamKind::kCompute);
-    runtime.synchronize(*end);
-    return runtime.elapsed_ms(*begin, *end) / kRepeats;
-  };
   LinearParams params{};
   params.x = {x.data(), x.dtype()};
   params.weight = {layer.weight.data(), layer.weight.dtype()};
@@ -39,12 +31,29 @@ LinearTimes time_linear(RandomTensors& random, const LinearShape& shape) {
   params.out_features = params.out_row_stride = n;
   params.activation = activation;
 
-  // The library's before and after, since the clock falls as the chip warms up.
-  ours();
-  const double before = fastest_cublas_linear_ms(context, params);
-  std::vector<double> ms{ours(), ours(), ours()};
-  std::sort(ms.begin(), ms.end());
-  return {ms[1], std::min(before, fastest_cublas_linear_ms(context, params))};
+  const std::function<void()> ours = [&] { ops::linear_into(context, x, layer, out, epilogue); },
+                              cublas = fastest_cublas_linear(context, params);
+  DeviceRuntime& runtime = context.runtime();
+  const auto time = [&](const std::function<void()>& body, std::vector<double>* ms) {
+    constexpr int kRepeats = 10;
+    const auto begin = runtime.record(StreamKind::kCompute);
+    for (int i = 0; i < kRepeats; ++i) body();
+    const auto end = runtime.record(StreamKind::kCompute);
+    runtime.synchronize(*end);
+    ms->push_back(runtime.elapsed_ms(*begin, *end) / kRepeats);
+  };
+  const auto median = [](std::vector<double> ms) {
+    std::sort(ms.begin(), ms.end());
+    return ms[ms.size() / 2];
+  };
+  constexpr int kRounds = 9;
+  std::vector<double> ours_ms, cublas_ms;
+  // In turns: the clock falls as the chip warms up.
+  for (int round = 0; round < kRounds; ++round) {
+    time(ours, &ours_ms);
+    time(cublas, &cublas_ms);
+  }
+  return {median(ours_ms), median(cublas_ms)};
 }
 
 }  // namespace chipmunk::cli

@@ -5,13 +5,13 @@
 
 namespace chipmunk::cli {
 
-/// Milliseconds of one linear in bf16, run again and again with nothing else in between.
+/// Milliseconds of one linear in bf16, run several times with nothing else in between.
 struct LinearTimes {
   double ours_ms = 0.0;    ///< with all of its epilogue
   double cublas_ms = 0.0;  ///< the fastest algorithm of cuBLASLt, without gate and residual, which it has not
 };
 
-/// Both in turn on a GPU: the median of ours, the lower of the library's two turns. Blocks.
+/// Medians of short runs in turns, on a GPU. Blocks.
 LinearTimes time_linear(RandomTensors& random, const LinearShape& shape);
 
 }  // namespace chipmunk::cli
