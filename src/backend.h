@@ -24,6 +24,8 @@ class Backend {
   virtual void block_mean(const Context& context, const BlockMeanParams& params) = 0;
   virtual void select_features(const Context& context, const SelectFeaturesParams& params) = 0;
   virtual void column_mlp(const Context& context, const ColumnMlpParams& params) = 0;
+  /// Whether column_mlp is faster on activations whose tokens, not features, lie side by side.
+  virtual bool wants_dense_tokens() const { return false; }
   virtual void gated_add(const Context& context, const GatedAddParams& params) = 0;
   virtual void layer_norm(const Context& context, const LayerNormParams& params) = 0;
   virtual void rms_norm(const Context& context, const RmsNormParams& params) = 0;

@@ -149,13 +149,14 @@ struct ColumnMlpParams {
   In weight1;              // [F, C], row stride weight1_row_stride; any floating dtype
   In bias1;                // [F] or null
   In weight2;              // [F, C_out]: the second layer's weight transposed, row stride weight2_row_stride
-  Out activations;         // [B, T, F] dense
+  Out activations;         // [B, T, F], strides activation_batch_stride, _row_stride, _feature_stride
   Out out;                 // [B, T, C_out] dense
   const int32_t* indices;  // [B, blocks, capacity]
   const int32_t* counts;   // [B, blocks]: in [0, capacity], or F: every feature, and no list
   int64_t batch, rows, channels, features, out_channels;
   int64_t block_rows, capacity;  // blocks = ceil(T / block_rows)
   int64_t x_batch_stride, x_row_stride, weight1_row_stride, weight2_row_stride;
+  int64_t activation_batch_stride, activation_row_stride, activation_feature_stride;  // one of the latter two is 1
   Activation activation;
 };
 

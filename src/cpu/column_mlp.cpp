@@ -110,13 +110,15 @@ void renew_activations(const ColumnMlpParams& params, const float* bias, int64_t
   tile.epilogue.activation = params.activation;
   tile.scratch = scratch.tile;
   multiply_rows(tile, block.rows);
-  float* activations = f32(params.activations) + (block.batch * params.rows + block.first_row) * params.features;
+  float* activations = f32(params.activations) + block.batch * params.activation_batch_stride +
+                       block.first_row * params.activation_row_stride;
   // Without a list the features are in order, and so are those of this task.
   const int32_t* indices = block.indices == nullptr ? nullptr : block.indices + first;
   for (int64_t r = 0; r < block.rows; ++r) {
     exchange_activations(scratch.fresh + r * kTaskColumns, indices, count,
-                         activations + r * params.features + (block.indices == nullptr ? first : 0),
-                         block.differences + r * block.count + first);
+                         activations + r * params.activation_row_stride +
+                             (block.indices == nullptr ? first * params.activation_feature_stride : 0),
+                         params.activation_feature_stride, block.differences + r * block.count + first);
   }
 }
 

@@ -53,11 +53,11 @@ void pack_chosen_depth_simd(const WeightRows& rows, int64_t column, int64_t coun
   });
 }
 
-void exchange_activations_simd(const float* fresh, const int32_t* indices, int64_t count, float* row,
+void exchange_activations_simd(const float* fresh, const int32_t* indices, int64_t count, float* row, int64_t stride,
                                float* difference) {
   int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
-  if (indices != nullptr) {
+  if (indices != nullptr && stride == 1) {
     const FloatTag d;
     const int64_t lanes = lanes_of(d);
     const hn::RebindToSigned<FloatTag> di;
@@ -70,7 +70,7 @@ void exchange_activations_simd(const float* fresh, const int32_t* indices, int64
   }
 #endif
   for (; i < count; ++i) {
-    float& cached = row[indices != nullptr ? indices[i] : i];
+    float& cached = row[stride * (indices != nullptr ? indices[i] : i)];
     difference[i] = fresh[i] - cached;
     cached = fresh[i];
   }
@@ -96,8 +96,9 @@ void pack_chosen_depth(const WeightRows& rows, int64_t column, int64_t count, in
   HWY_DYNAMIC_DISPATCH(pack_chosen_depth_simd)(rows, column, count, depth, panel);
 }
 
-void exchange_activations(const float* fresh, const int32_t* indices, int64_t count, float* row, float* difference) {
-  HWY_DYNAMIC_DISPATCH(exchange_activations_simd)(fresh, indices, count, row, difference);
+void exchange_activations(const float* fresh, const int32_t* indices, int64_t count, float* row, int64_t stride,
+                          float* difference) {
+  HWY_DYNAMIC_DISPATCH(exchange_activations_simd)(fresh, indices, count, row, stride, difference);
 }
 
 }  // namespace chipmunk::cpu

@@ -22,8 +22,9 @@ void pack_chosen_rows(const WeightRows& rows, int64_t first, int64_t count, int6
 /// panel[k][c] = row indices[k], value column + c, for k < depth and c < count <= panel width; zeros behind.
 void pack_chosen_depth(const WeightRows& rows, int64_t column, int64_t count, int64_t depth, float* panel);
 
-/// The new activations of some features in one token: difference[i] = fresh[i] - row[indices[i]], and the row takes
-/// the fresh values. indices null: the features in order.
-void exchange_activations(const float* fresh, const int32_t* indices, int64_t count, float* row, float* difference);
+/// The new activations of some features in one token: difference[i] = fresh[i] - row[stride * indices[i]], and the row
+/// takes the fresh values. indices null: the features in order.
+void exchange_activations(const float* fresh, const int32_t* indices, int64_t count, float* row, int64_t stride,
+                          float* difference);
 
 }  // namespace chipmunk::cpu

@@ -5,6 +5,7 @@
 #include "cuda/cuda_error.h"
 #include "cuda/launch.h"
 #include "cuda/mma.cuh"
+#include "cuda/sm90/column_mlp.h"
 
 // Two matmuls for every block of tokens: its rows times the kept rows of the first weight, whose epilogue exchanges the
 // activations and leaves their differences behind, side by side; then the differences times the kept rows of the second
@@ -50,6 +51,7 @@ struct Arguments {
   int64_t block_rows, blocks_per_sample, tiles_per_block, first_block;
   int64_t capacity, difference_stride;
   int64_t x_batch_stride;
+  int64_t activation_batch_stride, activation_row_stride, activation_feature_stride;
   Activation activation;
 };
 
@@ -176,7 +178,10 @@ __device__ void exchange_activations(const Arguments& a, const Work& work, int64
     features[i] = work.feature(first + lane + i * kWarpSize);
     bias[i] = a.bias1 != nullptr && features[i] >= 0 ? load_any(a.bias1, a.bias1_dtype, features[i]) : 0.0f;
   }
-  bf16* activations = a.activations + (work.batch * a.rows + work.first_row) * a.features;
+  bf16* activations = a.activations + work.batch * a.activation_batch_stride + work.first_row * a.activation_row_stride;
+  const auto place = [&](int row, int feature) {
+    return row * a.activation_row_stride + feature * a.activation_feature_stride;
+  };
   bf16* differences = a.differences + work.first_difference * a.difference_stride + first;
   const int end_row = static_cast<int>(work.rows);
   for (int row = warp * kRowsAtOnce; row < end_row; row += kWarps * kRowsAtOnce) {
@@ -186,7 +191,7 @@ __device__ void exchange_activations(const Arguments& a, const Work& work, int64
 #pragma unroll
       for (int i = 0; i < kPerLane; ++i) {
         const bool exists = row + r < end_row && features[i] >= 0;
-        old[r][i] = exists ? activations[(row + r) * a.features + features[i]] : bf16{};
+        old[r][i] = exists ? activations[place(row + r, features[i])] : bf16{};
       }
     }
 #pragma unroll
@@ -199,7 +204,7 @@ __device__ void exchange_activations(const Arguments& a, const Work& work, int64
         if (features[i] >= 0) {
           const float value = activate(a.activation, sums[(row + r) * kSumStride + column] + bias[i]);
           const bf16 fresh = from_float<bf16>(value);
-          activations[(row + r) * a.features + features[i]] = fresh;
+          activations[place(row + r, features[i])] = fresh;
           difference = to_float(fresh) - to_float(old[r][i]);
         }
         differences[(row + r) * a.difference_stride + column] = from_float<bf16>(difference);
@@ -329,6 +334,10 @@ bool rows_are_aligned(const Matrix& matrix, int64_t columns, int64_t batch_strid
 
 void CudaBackend::column_mlp(const Context& context, const ColumnMlpParams& params) {
   if (params.batch == 0 || params.rows == 0 || params.features == 0) return;
+  if (sm90::takes(device_, params)) {
+    const Tensor workspace = context.empty({sm90::column_mlp_workspace_bytes(device_, params)}, DType::kU8);
+    return sm90::launch_column_mlp(compute_stream(context), device_, params, workspace.data());
+  }
   Arguments a{};
   a.x = {params.x.data, params.x.dtype, params.x_row_stride};
   a.weight1 = {params.weight1.data, params.weight1.dtype, params.weight1_row_stride};
@@ -351,6 +360,9 @@ void CudaBackend::column_mlp(const Context& context, const ColumnMlpParams& para
   // Any block may keep every feature.
   a.difference_stride = round_up(params.features, kTileColumns);
   a.x_batch_stride = params.x_batch_stride;
+  a.activation_batch_stride = params.activation_batch_stride;
+  a.activation_row_stride = params.activation_row_stride;
+  a.activation_feature_stride = params.activation_feature_stride;
   a.activation = params.activation;
 
   const int64_t blocks = params.batch * a.blocks_per_sample;

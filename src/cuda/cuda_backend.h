@@ -23,6 +23,8 @@ class CudaBackend : public Backend {
   void block_mean(const Context& context, const BlockMeanParams& params) override;
   void select_features(const Context& context, const SelectFeaturesParams& params) override;
   void column_mlp(const Context& context, const ColumnMlpParams& params) override;
+  /// As the kernels for Hopper GPUs take them.
+  bool wants_dense_tokens() const override { return device_.major == kHopperMajor; }
   void gated_add(const Context& context, const GatedAddParams& params) override;
   void layer_norm(const Context& context, const LayerNormParams& params) override;
   void rms_norm(const Context& context, const RmsNormParams& params) override;

@@ -84,6 +84,14 @@ void select_features(const Context& context, const Tensor& means, const Tensor& 
   context.backend().select_features(context, params);
 }
 
+Tensor empty_activations(const Context& context, int64_t batch, int64_t tokens, int64_t num_features) {
+  if (!context.backend().wants_dense_tokens()) return context.empty({batch, tokens, num_features});
+  // Rows of a multiple of 16 bytes.
+  constexpr int64_t kTokens = 8;
+  const int64_t padded = (tokens + kTokens - 1) / kTokens * kTokens;
+  return context.empty({batch, num_features, padded}).permute({0, 2, 1}).slice(1, 0, tokens);
+}
+
 void column_mlp_into(const Context& context, const Tensor& x, const Linear& first, Activation activation,
                      const Tensor& second_transposed, const FeatureSet& features, const Tensor& activations,
                      const Tensor& result) {
@@ -112,7 +120,9 @@ void column_mlp_into(const Context& context, const Tensor& x, const Linear& firs
   check_shape(context, result, {batch, rows, out_channels}, "column_mlp: out");
   check_activation(context, activations, "column_mlp: activations");
   check_activation(context, result, "column_mlp: out");
-  check_dense(activations, "column_mlp: activations");
+  if (activations.stride(2) != 1 && activations.stride(1) != 1) {
+    fail_shape("column_mlp: activations", "dense tokens or dense features", activations);
+  }
   check_dense(result, "column_mlp: out");
 
   ColumnMlpParams params{};
@@ -136,6 +146,9 @@ void column_mlp_into(const Context& context, const Tensor& x, const Linear& firs
   params.x_row_stride = x.stride(1);
   params.weight1_row_stride = first.weight.stride(0);
   params.weight2_row_stride = second_transposed.stride(0);
+  params.activation_batch_stride = activations.stride(0);
+  params.activation_row_stride = activations.stride(1);
+  params.activation_feature_stride = activations.stride(2);
   params.activation = activation;
   context.backend().column_mlp(context, params);
 }

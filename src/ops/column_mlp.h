@@ -33,9 +33,12 @@ struct FeatureSelection {
 void select_features(const Context& context, const Tensor& means, const Tensor& cached_means,
                      const FeatureSelection& selection, const FeatureSet& features);
 
+/// Activations for column_mlp_into as the device likes them: [B, T, F], of which tokens or features lie side by side.
+Tensor empty_activations(const Context& context, int64_t batch, int64_t tokens, int64_t num_features);
+
 /// The chosen features of a two-layer MLP anew (see ColumnMlpParams). x: [B, T, C] with dense rows; first: [F, C];
-/// second_transposed: [F, C_out]; activations: [B, T, F] and out: [B, T, C_out], both dense and updated. Counts and
-/// indices are the caller's duty. Throws kShapeMismatch, kInvalidArgument.
+/// second_transposed: [F, C_out]; activations: [B, T, F] with dense tokens or dense features, and out: [B, T, C_out],
+/// dense; both are updated. Counts and indices are the caller's duty. Throws kShapeMismatch, kInvalidArgument.
 void column_mlp_into(const Context& context, const Tensor& x, const Linear& first, Activation activation,
                      const Tensor& second_transposed, const FeatureSet& features, const Tensor& activations,
                      const Tensor& out);

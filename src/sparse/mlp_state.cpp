@@ -44,11 +44,17 @@ SparseMlpState::SparseMlpState(std::shared_ptr<const SparseMlpPlan> plan, int br
 
 void SparseMlpState::full(const Context& context, const Tensor& x, const MlpWeights& weights) {
   if (activations_.empty()) {
-    activations_ = context.empty({x.dim(0), x.dim(1), weights.first.out_features()});
+    activations_ = ops::empty_activations(context, x.dim(0), x.dim(1), weights.first.out_features());
     output_ = context.empty({x.dim(0), x.dim(1), weights.second.out_features()});
   }
-  ops::linear_into(context, x, weights.first, activations_, {weights.activation, {}, {}});
-  ops::linear_into(context, activations_, weights.second, output_, {});
+  if (activations_.is_contiguous()) {
+    ops::linear_into(context, x, weights.first, activations_, {weights.activation, {}, {}});
+    ops::linear_into(context, activations_, weights.second, output_, {});
+  } else {
+    const Tensor activations = ops::linear(context, x, weights.first, {weights.activation, {}, {}});
+    ops::linear_into(context, activations, weights.second, output_, {});
+    ops::copy_into(context, activations, activations_);
+  }
   means_ = ops::to_dense(context, mean_pre_activations(context, x, weights.first, plan_->mean_rows), DType::kF32);
 }
 

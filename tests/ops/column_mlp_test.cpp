@@ -19,6 +19,7 @@ struct MlpCase : NamedCase {
   int64_t pad = 0;
   bool bias = true;
   Activation activation = Activation::kGeluTanh;
+  bool dense_tokens = false;  // of the activations
 };
 
 const MlpCase kCases[] = {
@@ -35,6 +36,15 @@ const MlpCase kCases[] = {
     {"large_blocks", 1, 700, 16, 40, 24, 512, 0.6},
     {"one", 1, 1, 1, 1, 1, 1, 1.0},
     {"silu", 1, 33, 12, 30, 12, 16, 0.5, DType::kF32, 0, true, Activation::kSilu},
+    {"tokens", 2, 37, 12, 30, 12, 16, 0.5, DType::kF32, 0, true, Activation::kGeluTanh, true},
+    {"tokens_every", 1, 37, 12, 30, 12, 16, 1.0, DType::kF32, 0, true, Activation::kGeluTanh, true},
+    // For the kernels of Hopper GPUs.
+    {"hopper", 2, 300, 128, 1000, 512, 128, 0.35, DType::kBF16, 0, true, Activation::kGeluTanh, true},
+    {"hopper_few", 1, 128, 64, 300, 256, 128, 0.02, DType::kBF16, 0, false, Activation::kSilu, true},
+    {"hopper_none", 1, 200, 64, 100, 256, 128, 0.0, DType::kBF16, 0, true, Activation::kGeluTanh, true},
+    {"hopper_every", 1, 200, 192, 600, 256, 128, 1.0, DType::kBF16, 0, true, Activation::kGeluTanh, true},
+    {"hopper_one_row", 3, 1, 64, 70, 256, 128, 0.5, DType::kBF16, 0, true, Activation::kGeluTanh, true},
+    {"hopper_tiles_left_over", 1, 1300, 64, 700, 4096, 128, 0.4, DType::kBF16, 0, true, Activation::kGeluTanh, true},
 };
 
 class ColumnMlpTest : public OpCaseTest<MlpCase> {
@@ -46,7 +56,12 @@ class ColumnMlpTest : public OpCaseTest<MlpCase> {
     first.weight = random_view({c.features, c.channels}, c.weight_dtype, c.pad, scale);
     if (c.bias) first.bias = random({c.features}, c.weight_dtype, 0.5f);
     second = random_view({c.features, c.out_channels}, c.weight_dtype, c.pad);
-    activations = random({c.batch, c.rows, c.features});
+    if (c.dense_tokens) {
+      const int64_t padded = (c.rows + 7) / 8 * 8;
+      activations = random({c.batch, c.features, padded}).permute({0, 2, 1}).slice(1, 0, c.rows);
+    } else {
+      activations = random({c.batch, c.rows, c.features});
+    }
     out = random({c.batch, c.rows, c.out_channels});
     const int64_t blocks = (c.rows + c.block_rows - 1) / c.block_rows;
     kept = KeptColumns({c.batch, blocks, c.features});

@@ -144,6 +144,7 @@ class TimedContext::TimingBackend : public Backend {
     timed(c, &Backend::select_features, p);
   }
   void column_mlp(const Context& c, const ColumnMlpParams& p) override { timed(c, &Backend::column_mlp, p); }
+  bool wants_dense_tokens() const override { return inner_->wants_dense_tokens(); }
   void gated_add(const Context& c, const GatedAddParams& p) override { timed(c, &Backend::gated_add, p); }
   void layer_norm(const Context& c, const LayerNormParams& p) override { timed(c, &Backend::layer_norm, p); }
   void rms_norm(const Context& c, const RmsNormParams& p) override { timed(c, &Backend::rms_norm, p); }

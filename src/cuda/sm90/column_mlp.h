@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "cuda/cuda_device.h"
+#include "params.h"
+
+/// The sparse MLP on Hopper GPUs (docs/kernels/column_mlp.md).
+namespace chipmunk::cuda::sm90 {
+
+/// Tokens that share a list of features.
+constexpr int64_t kMlpBlock = 128;
+
+/// Whether the kernels take the problem: bf16, blocks of kMlpBlock tokens, channels a multiple of 64, output channels
+/// of 256, rows that start at 16 bytes.
+bool takes(const DeviceProperties& device, const ColumnMlpParams& params);
+
+/// Bytes of scratch memory that launch_column_mlp wants: enough for some of the blocks at a time.
+int64_t column_mlp_workspace_bytes(const DeviceProperties& device, const ColumnMlpParams& params);
+void launch_column_mlp(cudaStream_t stream, const DeviceProperties& device, const ColumnMlpParams& params,
+                       void* workspace);
+
+}  // namespace chipmunk::cuda::sm90
