@@ -13,7 +13,7 @@
 namespace chipmunk::cli {
 namespace {
 
-constexpr int64_t kMaxRounds = 1000, kMaxSide = 16384, kMaxTextTokens = 4096, kMaxBlocks = 1000;
+constexpr int64_t kMaxRounds = 1000, kMaxSide = 16384, kMaxTextTokens = 4096, kMaxBlocks = 1000, kMaxSteps = 1000;
 
 /// Takes what was given in place of the preset's value.
 void replace(const char* name, const std::optional<int64_t>& given, int64_t min, int64_t max, int64_t multiple,
@@ -30,14 +30,21 @@ void replace(const char* name, const std::optional<int64_t>& given, int64_t min,
 FluxBenchOptions resolve(const BenchFluxOptions& given) {
   FluxBenchOptions options = flux_bench_preset(given.preset);
   const int64_t multiple = 2 * options.vae.spatial_factor();
-  int64_t rounds = 0;
+  int64_t rounds = 0, steps = 0;
   replace("--width", given.width, multiple, kMaxSide, multiple, &options.width);
   replace("--height", given.height, multiple, kMaxSide, multiple, &options.height);
   replace("--text-tokens", given.text_tokens, 1, kMaxTextTokens, 1, &options.text_tokens);
   replace("--double-blocks", given.double_blocks, 0, kMaxBlocks, 1, &options.transformer.num_layers);
   replace("--single-blocks", given.single_blocks, 0, kMaxBlocks, 1, &options.transformer.num_single_layers);
   replace("--rounds", given.rounds, 1, kMaxRounds, 1, &rounds);
+  replace("--steps", given.steps, 0, kMaxSteps, 1, &steps);
   options.rounds = static_cast<int>(rounds);
+  options.denoising_steps = static_cast<int>(steps);
+  if (given.sparsities != std::vector<std::string>{"none"}) {
+    for (const std::string& name : given.sparsities) {
+      options.sparsities.emplace_back(name, SparsityConfig::load_or_preset(name));
+    }
+  }
   options.with_text = !given.no_text;
   options.with_vae = !given.no_vae;
   return options;
@@ -88,6 +95,17 @@ nlohmann::ordered_json to_json(const StageResult& stage) {
   return json;
 }
 
+nlohmann::ordered_json to_json(const GenerationResult& generation) {
+  nlohmann::ordered_json json = {{"sparsity", generation.sparsity}, {"steps", generation.steps},
+                                 {"median_s", generation.median_s}, {"min_s", generation.min_s},
+                                 {"max_s", generation.max_s},       {"peak_memory_bytes", generation.peak_bytes}};
+  for (const StepKindResult& kind : generation.kinds) {
+    json["step_kinds"].push_back(
+        {{"attention", kind.attention}, {"mlp", kind.mlp}, {"steps", kind.steps}, {"median_ms", kind.ms}});
+  }
+  return json;
+}
+
 std::string to_json(const FluxBenchResult& result, const std::string& preset) {
   const FluxBenchOptions& options = result.options;
   nlohmann::ordered_json json = {{"device", result.device},
@@ -102,6 +120,8 @@ std::string to_json(const FluxBenchResult& result, const std::string& preset) {
                                  {"matmul_clock_size", result.clock_size}};
   json["stages"] = nlohmann::ordered_json::array();
   for (const StageResult& stage : result.stages) json["stages"].push_back(to_json(stage));
+  json["generations"] = nlohmann::ordered_json::array();
+  for (const GenerationResult& generation : result.generations) json["generations"].push_back(to_json(generation));
   return json.dump(2);
 }
 

@@ -351,6 +351,13 @@ void add_bench_flux(CLI::App* bench, ParsedCommand* command) {
   size("--double-blocks", options->double_blocks, "Double blocks of the transformer");
   size("--single-blocks", options->single_blocks, "Single blocks of the transformer");
   flux->add_option("--rounds", options->rounds, "Measurements of each stage")->option_text("INT [5]");
+  flux->add_option("--steps", options->steps, "Denoising steps of the whole generations; 0 leaves them out")
+      ->option_text("INT [50]");
+  flux->add_option("--sparsity", options->sparsities,
+                   "Settings of the sparse method: preset or YAML file; may be given several times; none: dense only")
+      ->option_text("NAME|FILE [flux, flux-caching]")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   flux->add_flag("--no-text", options->no_text, "Leave the text encoders out");
   flux->add_flag("--no-vae", options->no_vae, "Leave the decoder out");
   flux->add_option("--device", options->device, "Where to compute")->option_text("cpu|cuda[:i]|auto [auto]");

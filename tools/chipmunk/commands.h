@@ -98,6 +98,8 @@ struct BenchFluxOptions {
   std::string preset = "flux-dev";
   std::optional<int64_t> width, height, text_tokens, double_blocks, single_blocks;
   int rounds = 5;
+  int steps = 50;
+  std::vector<std::string> sparsities = {"flux", "flux-caching"};
   bool no_text = false, no_vae = false;
   std::string device = "auto";
   int threads = 0;

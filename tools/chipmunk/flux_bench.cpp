@@ -11,11 +11,13 @@
 
 #include "chipmunk/error.h"
 #include "core/float_formats.h"
+#include "flux_generation_bench.h"
+#include "flux_workload.h"
 #include "gpu_trace.h"
 #include "linear_survey.h"
-#include "models/flux_rope.h"
 #include "ops/elementwise.h"
 #include "random_models.h"
+#include "sparse/transformer_state.h"
 #include "timed_context.h"
 
 namespace chipmunk::cli {
@@ -27,7 +29,6 @@ using Progress = std::function<void(const std::string&)>;
 constexpr int64_t kTilingPixels = int64_t{1024} * 1024;
 /// What CLIP was trained on.
 constexpr int64_t kClipTokens = 77;
-constexpr double kRopeTheta = 10000.0;
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -39,6 +40,7 @@ struct Stage {
   std::string name;
   std::function<std::vector<Tensor>(const Context&)> body;
   std::set<int64_t> mlp_features;  // sizes that only linears of an MLP have
+  bool repeats = true;             // every run does the same
 };
 
 /// The two runs are also those that load kernels and choose algorithms.
@@ -59,7 +61,7 @@ void check_stage(const Context& context, const Stage& stage) {
     const std::string where = stage.name + ", output " + first[i].describe();
     if (!finite) throw Error(ErrorCode::kInternal, "expected finite values, found NaN or infinity", where);
     if (zero) throw Error(ErrorCode::kInternal, "expected other values than zeros", where);
-    if (std::memcmp(first[i].data(), second[i].data(), first[i].bytes()) != 0) {
+    if (stage.repeats && std::memcmp(first[i].data(), second[i].data(), first[i].bytes()) != 0) {
       throw Error(ErrorCode::kInternal, "expected two runs to give the same bits", where);
     }
   }
@@ -162,7 +164,9 @@ std::string kind_of(const Stage& stage, const OpNote& note) {
   switch (note.kind) {
     case OpKind::kAttention: return "attention";
     case OpKind::kConvolution: return "convolution";
-    case OpKind::kDataDependent: return "sparse";
+    case OpKind::kColumnAttention: return "column attention";
+    case OpKind::kColumnMlp: return "column MLP";
+    case OpKind::kSelection: return "selection";
     case OpKind::kMemory: return "elementwise, norm, copy";
     case OpKind::kLinear: break;
   }
@@ -264,25 +268,62 @@ Stage text_stage(const FluxBenchOptions& options, RandomTensors& random) {
           {options.clip.intermediate_size, options.t5.d_ff}};
 }
 
-Stage step_stage(const FluxBenchOptions& options, RandomTensors& random) {
-  const Context& context = random.context();
-  const FluxConfig& config = options.transformer;
-  const auto model = std::make_shared<FluxTransformer>(random_flux(random, config));
-  // A token is 2 x 2 latents.
-  const int64_t pixels = 2 * options.vae.spatial_factor();
-  const int64_t grid_height = options.height / pixels, grid_width = options.width / pixels;
-  const DType dtype = context.activation_dtype();
-  const FluxInputs inputs{random.normal({1, grid_height * grid_width, config.in_channels}, dtype, 1.0f),
-                          random.normal({1, options.text_tokens, config.joint_attention_dim}, dtype, 1.0f),
-                          random.normal({1, config.pooled_projection_dim}, dtype, 1.0f),
-                          {0.5f},
-                          {3.5f}};
-  const RopeTables rope = make_rope_tables(context, flux_positions(options.text_tokens, grid_height, grid_width),
-                                           config.axes_dims_rope, kRopeTheta);
+/// Sizes that only linears of the MLP have; the output layer of single blocks reads attention's features too.
+std::set<int64_t> mlp_features(const FluxConfig& config) {
+  return {config.mlp_dim(), config.inner_dim() + config.mlp_dim()};
+}
+
+Stage step_stage(const std::shared_ptr<const FluxWorkload>& workload) {
   return {"step",
-          [=](const Context& c) { return std::vector<Tensor>{model->forward(c, inputs, rope, {})}; },
-          // The output layer of single blocks reads attention's features too.
-          {config.mlp_dim(), config.inner_dim() + config.mlp_dim()}};
+          [workload](const Context& context) {
+            return std::vector<Tensor>{workload->model.forward(context, workload->inputs(0), workload->rope, {})};
+          },
+          mlp_features(workload->model.config)};
+}
+
+/// A step of the sparse method that chooses features anew. Inputs alternate, or nothing would be left to compute.
+Stage sparse_step_stage(const Context& context, const std::shared_ptr<const FluxWorkload>& workload,
+                        const SparsityConfig& sparsity, uint64_t seed) {
+  struct State {
+    SparseTransformerState sparse;
+    std::vector<Tensor> transposed;
+    int runs = 0;
+  };
+  constexpr int kSteps = 10;
+  std::vector<float> sigmas;
+  for (int i = 0; i <= kSteps; ++i) sigmas.push_back(1.0f - static_cast<float>(i) / kSteps);
+  SparsityConfig config = sparsity;
+  config.step_caching.is_enabled = false;
+  const DenoisingSchedule schedule = DenoisingSchedule::sparse(sigmas, config, workload->model.num_layers());
+  const auto state = std::make_shared<State>(
+      State{SparseTransformerState(schedule, {config, workload->model.num_layers(), 1, seed, false}),
+            config.mlp.is_enabled ? workload->model.transposed_mlp_weights(context, config.mlp.first_n_dense_layers)
+                                  : std::vector<Tensor>(),
+            0});
+  const auto forward = [workload, state](const Context& c, int step) {
+    state->sparse.begin_step(step);
+    ForwardOptions options;
+    options.sparse = &state->sparse;
+    options.mlp_out_transposed = &state->transposed;
+    return std::vector<Tensor>{
+        workload->model.forward(c, workload->inputs(state->runs++ % 2), workload->rope, options)};
+  };
+  int sparse_step = 0;
+  const auto is_sparse = [&](const Step& step) {
+    return (step.attention == AttentionStep::kSparse || !config.attn.is_enabled) &&
+           (step.mlp == MlpStep::kSparseSelect || !config.mlp.is_enabled);
+  };
+  while (sparse_step < kSteps && !is_sparse(schedule.steps()[static_cast<size_t>(sparse_step)])) {
+    forward(context, sparse_step++);
+  }
+  if (sparse_step == kSteps) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("expected a sparse step among the first {}", kSteps),
+                "--sparsity");
+  }
+  Stage stage{"sparse step", [=](const Context& c) { return forward(c, sparse_step); },
+              mlp_features(workload->model.config)};
+  stage.repeats = false;
+  return stage;
 }
 
 Stage decode_stage(const FluxBenchOptions& options, RandomTensors& random) {
@@ -339,14 +380,23 @@ FluxBenchResult bench_flux(const Context& context, const FluxBenchOptions& optio
   progress("random weights");
   std::vector<Stage> stages;
   const size_t before = context.runtime().memory().current_bytes;
+  std::shared_ptr<const FluxWorkload> workload;
   {
     RandomTensors random(context, options.seed);
-    stages.push_back(step_stage(options, random));
+    const int64_t factor = options.vae.spatial_factor();
+    workload = std::make_shared<FluxWorkload>(make_flux_workload(random, options.transformer, options.height / factor,
+                                                                 options.width / factor, options.text_tokens));
+    stages.push_back(step_stage(workload));
     if (options.with_text) stages.push_back(text_stage(options, random));
     if (options.with_vae) stages.push_back(decode_stage(options, random));
   }
   result.weight_bytes = context.runtime().memory().current_bytes - before;
   for (const Stage& stage : stages) result.stages.push_back(measure(context, options, stage, progress));
+  if (!options.sparsities.empty()) {
+    const Stage stage = sparse_step_stage(context, workload, options.sparsities[0].second, options.seed);
+    result.stages.push_back(measure(context, options, stage, progress));
+  }
+  if (options.denoising_steps > 0) result.generations = bench_generations(context, options, *workload, progress);
   return result;
 }
 

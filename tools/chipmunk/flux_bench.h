@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/context.h"
@@ -13,6 +14,7 @@
 #include "models/clip_text.h"
 #include "models/flux_transformer.h"
 #include "models/t5_encoder.h"
+#include "sparse/config.h"
 
 namespace chipmunk::cli {
 
@@ -25,6 +27,9 @@ struct FluxBenchOptions {
   int64_t width = 1280, height = 768;  ///< pixels, multiples of twice the VAE's spatial factor
   int64_t text_tokens = 512;           ///< that T5 reads
   int rounds = 5;                      ///< measurements of each stage
+  int denoising_steps = 50;            ///< of a whole generation; 0: none is timed
+  /// Settings of the sparse method by their names: of the whole generations, and the first one of the sparse step.
+  std::vector<std::pair<std::string, SparsityConfig>> sparsities;
   bool with_text = true, with_vae = true;
   uint64_t seed = 1;  ///< of the weights
 };
@@ -62,7 +67,7 @@ struct Ceilings {
 
 /// One stage of a generation.
 struct StageResult {
-  std::string name;                                    ///< step, text or decode
+  std::string name;                                    ///< step, sparse step, text or decode
   double median_ms = 0.0, min_ms = 0.0, max_ms = 0.0;  ///< of whole forwards, queued one behind the other
   size_t peak_bytes = 0;                               ///< of the allocator, all weights included
   Ceilings ceilings;
@@ -74,17 +79,34 @@ struct StageResult {
   std::vector<LinearResult> linears;
 };
 
+/// Steps of a generation that do the same.
+struct StepKindResult {
+  std::string attention, mlp;  ///< to_string of AttentionStep and MlpStep
+  int steps = 0;
+  double ms = 0.0;  ///< median of one, until its result is there
+};
+
+/// The denoising of a whole generation.
+struct GenerationResult {
+  std::string sparsity;  ///< "dense", or a preset or file
+  int steps = 0;
+  double median_s = 0.0, min_s = 0.0, max_s = 0.0;
+  size_t peak_bytes = 0;              ///< of the allocator: weights, states and whatever else is there
+  std::vector<StepKindResult> kinds;  ///< dense ones first
+};
+
 struct FluxBenchResult {
   std::string device;
   FluxBenchOptions options;
   size_t weight_bytes = 0;  ///< with the stages' inputs, which are small beside them
   int64_t clock_size = 0;   ///< see Ceilings
   std::vector<StageResult> stages;
+  std::vector<GenerationResult> generations;
 };
 
 /// Builds the models with random weights, then checks each stage (finite, two runs bitwise equal), times it whole, and
-/// times its ops one by one; progress hears what is being done. Throws kInternal where an output is wrong,
-/// kOutOfMemory.
+/// times its ops one by one; then whole generations (see bench_generations). progress hears what is being done. Throws
+/// kInternal where an output is wrong, kOutOfMemory.
 FluxBenchResult bench_flux(const Context& context, const FluxBenchOptions& options,
                            const std::function<void(const std::string&)>& progress);
 

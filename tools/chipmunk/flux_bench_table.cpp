@@ -59,6 +59,26 @@ std::string format_breakdown(const StageResult& stage) {
   return text;
 }
 
+std::string format_generations(const std::vector<GenerationResult>& generations) {
+  if (generations.empty()) return "";
+  std::string text = fmt::format("\ndenoising, {} steps\n{:<20} {:>9} {:>9} {:>9} {:>8} {:>9}\n", generations[0].steps,
+                                 "sparsity", "median s", "min", "max", "x dense", "peak GiB");
+  for (const GenerationResult& generation : generations) {
+    text +=
+        fmt::format("{:<20} {:>9.3f} {:>9.3f} {:>9.3f} {:>8.2f} {:>9.2f}\n", generation.sparsity, generation.median_s,
+                    generation.min_s, generation.max_s, generations[0].median_s / generation.median_s,
+                    static_cast<double>(generation.peak_bytes) / kGibibyte);
+  }
+  text += fmt::format("{:<20} {:<10} {:<14} {:>6} {:>10}\n", "sparsity", "attention", "MLP", "steps", "ms a step");
+  for (const GenerationResult& generation : generations) {
+    for (const StepKindResult& kind : generation.kinds) {
+      text += fmt::format("{:<20} {:<10} {:<14} {:>6} {:>10.3f}\n", generation.sparsity, kind.attention, kind.mlp,
+                          kind.steps, kind.ms);
+    }
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string format_flux_table(const FluxBenchResult& result) {
@@ -74,7 +94,7 @@ std::string format_flux_table(const FluxBenchResult& result) {
                         stage.max_ms, static_cast<double>(stage.peak_bytes) / kGibibyte);
   }
   for (const StageResult& stage : result.stages) text += format_breakdown(stage);
-  return text;
+  return text + format_generations(result.generations);
 }
 
 }  // namespace chipmunk::cli

@@ -1,5 +1,6 @@
 #include "timed_context.h"
 
+#include <numeric>
 #include <utility>
 
 #include "backend.h"
@@ -22,8 +23,9 @@ int64_t distinct(int rank, const int64_t* shape, const int64_t* strides) {
   return count;
 }
 
-OpNote memory(double bytes) { return {OpKind::kMemory, 0.0, bytes, {}}; }
-OpNote data_dependent() { return {OpKind::kDataDependent, 0.0, 0.0, {}}; }
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+OpNote memory(double bytes) { return {OpKind::kMemory, 0.0, bytes, {}, {}}; }
 
 OpNote note(const LinearParams& p) {
   const int64_t m = p.batch * p.rows, n = p.out_features, k = p.in_features;
@@ -31,7 +33,8 @@ OpNote note(const LinearParams& p) {
           2.0 * static_cast<double>(m * n) * static_cast<double>(k),
           bytes(p.x, m * k) + bytes(p.weight, n * k) + bytes(p.bias, n) + bytes(p.gate, p.batch * n) +
               bytes(p.residual, m * n) + bytes(p.out, m * n),
-          {m, n, k, p.activation, p.residual.data != nullptr, p.gate.data != nullptr}};
+          {m, n, k, p.activation, p.residual.data != nullptr, p.gate.data != nullptr},
+          {}};
 }
 
 OpNote note(const AttentionParams& p) {
@@ -42,6 +45,7 @@ OpNote note(const AttentionParams& p) {
           4.0 * pairs * static_cast<double>(p.head_dim),
           bytes(p.q, rows * p.head_dim) + bytes(p.k, keys * p.head_dim) + bytes(p.v, keys * p.head_dim) +
               bytes(p.out, rows * p.head_dim) + float_bytes(p.lse, rows),
+          {},
           {}};
 }
 
@@ -52,13 +56,33 @@ OpNote note(const Conv2dParams& p) {
           2.0 * static_cast<double>(out) * static_cast<double>(depth),
           bytes(p.x, p.batch * p.in_height * p.in_width * p.in_channels) + bytes(p.weight, p.out_channels * depth) +
               bytes(p.residual, out) + bytes(p.out, out),
+          {},
           {}};
 }
 
-OpNote note(const ColumnAttentionParams&) { return data_dependent(); }
-OpNote note(const SelectColumnsParams&) { return data_dependent(); }
-OpNote note(const SelectFeaturesParams&) { return data_dependent(); }
-OpNote note(const ColumnMlpParams&) { return data_dependent(); }
+OpNote note(const ColumnAttentionParams& p) {
+  const int64_t groups = p.batch * p.heads * ceil_div(p.query_tokens, p.group_size);
+  // The last group of a head may have fewer rows.
+  const double rows = static_cast<double>(p.batch * p.heads * p.query_tokens) / static_cast<double>(groups);
+  return {OpKind::kColumnAttention, 0.0, 0.0, {}, {p.counts, groups, 4.0 * rows * static_cast<double>(p.head_dim)}};
+}
+OpNote note(const ColumnMlpParams& p) {
+  const int64_t groups = p.batch * ceil_div(p.rows, p.block_rows);
+  const double rows = static_cast<double>(p.batch * p.rows) / static_cast<double>(groups);
+  return {OpKind::kColumnMlp,
+          0.0,
+          0.0,
+          {},
+          {p.counts, groups, 2.0 * rows * static_cast<double>(p.channels + p.out_channels)}};
+}
+OpNote note(const SelectColumnsParams& p) {
+  const int64_t groups = p.batch * p.heads * p.groups;
+  return {OpKind::kSelection, 0.0, float_bytes(p.column_sums, groups * p.key_tokens), {}, {}};
+}
+OpNote note(const SelectFeaturesParams& p) {
+  const int64_t means = p.batch * p.mean_blocks * p.features;
+  return {OpKind::kSelection, 0.0, bytes(p.means, means) + float_bytes(p.cached_means, means), {}, {}};
+}
 
 OpNote note(const BlockMeanParams& p) {
   // The means are few.
@@ -126,7 +150,10 @@ class TimedContext::TimingBackend : public Backend {
   std::vector<TimedOp> take(DeviceRuntime& runtime) {
     runtime.synchronize();
     std::vector<TimedOp> ops;
-    for (const Span& span : spans_) ops.push_back({span.note, runtime.elapsed_ms(*span.begin, *span.end)});
+    for (const Span& span : spans_) {
+      ops.push_back({span.note, runtime.elapsed_ms(*span.begin, *span.end)});
+      count_kept(runtime, &ops.back().note);
+    }
     spans_.clear();
     return ops;
   }
@@ -175,6 +202,15 @@ class TimedContext::TimingBackend : public Backend {
     OpNote note;
     std::unique_ptr<Event> begin, end;
   };
+
+  static void count_kept(DeviceRuntime& runtime, OpNote* note) {
+    if (note->kept.counts == nullptr) return;
+    std::vector<int32_t> counts(static_cast<size_t>(note->kept.groups));
+    runtime.copy(counts.data(), Device{}, note->kept.counts, runtime.device(), counts.size() * sizeof(int32_t),
+                 StreamKind::kCompute);
+    runtime.synchronize();
+    note->flops = note->kept.flops_each * std::accumulate(counts.begin(), counts.end(), 0.0);
+  }
 
   template <class Params>
   void timed(const Context& context, void (Backend::*op)(const Context&, const Params&), const Params& params) {

@@ -13,16 +13,26 @@ enum class OpKind : uint8_t {
   kLinear,
   kAttention,
   kConvolution,
-  kMemory,         ///< elementwise ops, norms, copies: bound by memory, counted in bytes
-  kDataDependent,  ///< how much there is to do is known on the device alone
+  kMemory,  ///< elementwise ops, norms, copies: bound by memory, counted in bytes
+  kColumnAttention,
+  kColumnMlp,
+  kSelection,  ///< of columns or features
+};
+
+/// Work that depends on numbers on the device.
+struct KeptCounts {
+  const int32_t* counts = nullptr;  ///< one a group of rows: what it keeps; must live until the op is taken
+  int64_t groups = 0;
+  double flops_each = 0.0;  ///< of one that is kept
 };
 
 /// What an op's arguments say of its work.
 struct OpNote {
   OpKind kind = OpKind::kMemory;
-  double flops = 0.0;  ///< multiply-adds times two; 0 for kMemory, kDataDependent
-  double bytes = 0.0;  ///< inputs and outputs, each once; 0 for kDataDependent
+  double flops = 0.0;  ///< multiply-adds times two; 0 for kMemory, kSelection
+  double bytes = 0.0;  ///< inputs and outputs, each once; 0 for kColumnAttention, kColumnMlp
   LinearShape linear;  ///< of kLinear
+  KeptCounts kept;     ///< of kColumnAttention, kColumnMlp, whose flops are counted when the op is taken
 };
 
 struct TimedOp {

@@ -1,0 +1,24 @@
+#pragma once
+
+#include "models/flux_transformer.h"
+#include "pipeline/flux_denoiser.h"
+#include "pipeline/latents.h"
+#include "random_models.h"
+
+namespace chipmunk::cli {
+
+/// A FLUX transformer with random weights, and something for it to do.
+struct FluxWorkload {
+  FluxTransformer model;
+  LatentGeometry geometry;
+  TextConditioning prompt;
+  Tensor latents[2];  ///< [1, tokens, in_channels] in the dtype of activations: of one step and of another
+  RopeTables rope;    ///< of text, then image tokens in raster order
+
+  FluxInputs inputs(int which) const;
+};
+
+FluxWorkload make_flux_workload(RandomTensors& random, const FluxConfig& config, int64_t latent_height,
+                                int64_t latent_width, int64_t text_tokens);
+
+}  // namespace chipmunk::cli
