@@ -5,105 +5,21 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <random>
 
+#include "bench_values.h"
 #include "chipmunk/error.h"
 #include "core/column_selection.h"
-#include "core/float_formats.h"
 #include "ops/attention.h"
 #include "ops/column_attention.h"
 #include "ops/elementwise.h"
-#include "ops/linear.h"
+#include "stopwatch.h"
 
 namespace chipmunk::cli {
 namespace {
 
 constexpr int64_t kGroup = 192;
-constexpr int64_t kClockSize = 8192;
 constexpr double kMaxAttentionError = 5e-3, kMaxSumError = 2e-3;
 constexpr int kCheckedRows = 6;
-
-/// Normal values; large tensors repeat a part of them, since drawing takes longer than everything else.
-Tensor normal_tensor(const Context& context, const Dims& shape, DType dtype, uint64_t seed) {
-  constexpr int64_t kDrawn = (int64_t{1} << 22) + 1009;
-  const int64_t count = numel(shape);
-  const int64_t drawn = std::min(count, kDrawn);
-  const Tensor host = make_host_tensor({drawn}, dtype);
-  std::mt19937_64 engine(seed);
-  std::normal_distribution<float> normal;
-  for (int64_t i = 0; i < drawn; ++i) {
-    if (dtype == DType::kF32) {
-      host.data_as<float>()[i] = normal(engine);
-    } else {
-      host.data_as<uint16_t>()[i] = float_to_bf16(normal(engine));
-    }
-  }
-  const Tensor part = context.to_device(host);
-  if (drawn == count) return part.reshape(shape);
-  const Tensor whole = context.empty({count}, dtype);
-  for (int64_t at = 0; at < count; at += drawn) {
-    const int64_t length = std::min(drawn, count - at);
-    ops::copy_into(context, part.slice(0, 0, length), whole.slice(0, at, at + length));
-  }
-  return whole.reshape(shape);
-}
-
-std::vector<float> to_floats(const Context& context, const Tensor& tensor) {
-  const Tensor dense = ops::to_dense(context, tensor, DType::kF32);
-  const Tensor host = context.to_host(dense);
-  return {host.data_as<float>(), host.data_as<float>() + host.numel()};
-}
-
-/// Times bodies in rounds, so that every one of them sees the same clock and temperature.
-class Stopwatch {
- public:
-  Stopwatch(const Context& context, int rounds) : context_(context), rounds_(rounds) {}
-
-  void add(std::string name, std::function<void()> body) {
-    entries_.push_back({std::move(name), std::move(body), {}, 1});
-  }
-
-  void run() {
-    for (Entry& entry : entries_) {
-      entry.body();
-      // Short kernels run several times between two events.
-      entry.repeats = std::clamp(static_cast<int>(2.0 / std::max(time(entry, 1), 1e-3)), 1, 50);
-    }
-    for (int round = 0; round < rounds_; ++round) {
-      for (Entry& entry : entries_) entry.ms.push_back(time(entry, entry.repeats));
-    }
-    for (Entry& entry : entries_) std::sort(entry.ms.begin(), entry.ms.end());
-  }
-
-  /// Sorted milliseconds of one run each.
-  const std::vector<double>& of(const std::string& name) const {
-    const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.name == name; });
-    if (found == entries_.end()) throw Error(ErrorCode::kInternal, "nothing was timed as " + name);
-    return found->ms;
-  }
-  double median(const std::string& name) const { return of(name)[of(name).size() / 2]; }
-
- private:
-  struct Entry {
-    std::string name;
-    std::function<void()> body;
-    std::vector<double> ms;
-    int repeats;
-  };
-
-  double time(const Entry& entry, int repeats) const {
-    DeviceRuntime& runtime = context_.runtime();
-    const auto begin = runtime.record(StreamKind::kCompute);
-    for (int i = 0; i < repeats; ++i) entry.body();
-    const auto end = runtime.record(StreamKind::kCompute);
-    runtime.synchronize();
-    return runtime.elapsed_ms(*begin, *end) / repeats;
-  }
-
-  const Context& context_;
-  int rounds_;
-  std::vector<Entry> entries_;
-};
 
 /// Relative error of a few rows of a result, and of column sums, against float64.
 class Check {
@@ -221,11 +137,6 @@ class Check {
   std::vector<int64_t> rows_;
 };
 
-double checked(const std::string& what, double error, double bound) {
-  if (error <= bound) return error;
-  throw Error(ErrorCode::kInternal, fmt::format("relative error {:.3g}, expected at most {:.3g}", error, bound), what);
-}
-
 /// Everything that is timed at one size.
 class PresetBench {
  public:
@@ -246,21 +157,14 @@ class PresetBench {
     const Check check(context_, preset_, q_, k_, v_);
     dense(check);
     for (double kept : preset_.kept) columns(check, kept);
-    if (with_clock) {
-      const Tensor x = normal_tensor(context_, {kClockSize, kClockSize}, context_.activation_dtype(), 4);
-      const Linear layer{normal_tensor(context_, {kClockSize, kClockSize}, context_.activation_dtype(), 5), {}};
-      const Tensor result = context_.empty({kClockSize, kClockSize});
-      watch_.add("clock", [=, this] { ops::linear_into(context_, x, layer, result); });
-    }
+    if (with_clock) watch_.add_clock();
     watch_.run();
     for (KernelResult& result : results_) {
       const std::vector<double>& ms = watch_.of(timed_name(result));
       result.median_ms = watch_.median(timed_name(result));
       result.min_ms = ms.front();
       result.max_ms = ms.back();
-      if (with_clock) {
-        result.clock_tflops = 2.0 * std::pow(static_cast<double>(kClockSize), 3) / watch_.median("clock") * 1e-9;
-      }
+      result.clock_tflops = watch_.clock_tflops();
       if (result.kernel.starts_with("columns")) result.times_dense = watch_.median("dense 1") / result.median_ms;
     }
     return results_;
