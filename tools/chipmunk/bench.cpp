@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "backend.h"
 #include "chipmunk/error.h"
@@ -9,20 +11,21 @@
 #include "console.h"
 #include "device_option.h"
 #include "kernel_bench.h"
+#include "mlp_bench.h"
 
 namespace chipmunk::cli {
 namespace {
 
 constexpr int kMaxRounds = 1000;
 
-std::vector<KernelPreset> chosen_presets(const std::vector<std::string>& names) {
-  std::vector<KernelPreset> presets;
+template <class Preset>
+std::vector<Preset> chosen_presets(const std::vector<std::string>& names, const std::vector<Preset>& known) {
+  std::vector<Preset> presets;
   for (const std::string& name : names) {
-    const auto& known = kernel_presets();
-    const auto found = std::find_if(known.begin(), known.end(), [&](const KernelPreset& p) { return p.name == name; });
+    const auto found = std::find_if(known.begin(), known.end(), [&](const Preset& p) { return p.name == name; });
     if (found == known.end()) {
       std::string all;
-      for (const KernelPreset& preset : known) all += (all.empty() ? "" : ", ") + preset.name;
+      for (const Preset& preset : known) all += (all.empty() ? "" : ", ") + preset.name;
       throw Error(ErrorCode::kInvalidArgument, "--preset: expected " + all + "; found \"" + name + "\"");
     }
     presets.push_back(*found);
@@ -50,23 +53,55 @@ std::string to_json(const std::vector<KernelResult>& results) {
   return nlohmann::ordered_json{{"kernels", kernels}}.dump(2);
 }
 
-}  // namespace
+std::string to_json(const std::vector<MlpResult>& results) {
+  nlohmann::ordered_json kernels = nlohmann::ordered_json::array();
+  for (const MlpResult& result : results) {
+    nlohmann::ordered_json json = {{"preset", result.preset}, {"kernel", result.kernel}, {"kept", result.kept}};
+    if (result.top_keys) json["top_keys"] = *result.top_keys;
+    if (result.random_keys) json["random_keys"] = *result.random_keys;
+    json["median_ms"] = result.median_ms;
+    json["min_ms"] = result.min_ms;
+    json["max_ms"] = result.max_ms;
+    if (result.relative_error) json["relative_error"] = *result.relative_error;
+    if (result.useful_flops > 0.0) json["useful_tflops"] = result.useful_flops / result.median_ms * 1e-9;
+    if (result.clock_tflops > 0.0) json["clock_tflops"] = result.clock_tflops;
+    if (result.times_dense) json["times_dense"] = *result.times_dense;
+    if (result.times_cublas) json["times_cublas"] = *result.times_cublas;
+    kernels.push_back(std::move(json));
+  }
+  return nlohmann::ordered_json{{"kernels", kernels}}.dump(2);
+}
 
-int run_bench_kernels(const BenchKernelsOptions& options) {
+/// Runs one of the benchmarks and prints what it found.
+template <class Preset, class Result>
+int run_bench(const BenchKernelsOptions& options, const std::vector<Preset>& known,
+              std::vector<Result> (*bench)(const Context&, const std::vector<Preset>&, int,
+                                           const std::function<void(const std::string&)>&),
+              std::string (*format_table)(const std::vector<Result>&)) {
   if (options.rounds < 1 || options.rounds > kMaxRounds) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("--rounds: expected 1 to {}, found {}", kMaxRounds, options.rounds));
   }
-  const std::vector<KernelPreset> presets = chosen_presets(options.presets);
+  const std::vector<Preset> presets = chosen_presets(options.presets, known);
   const Device device = choose_device(options.device);
   const Context context =
       device.kind == DeviceKind::kCuda ? make_cuda_context({device.index, 0}) : make_cpu_context({options.threads, 0});
   const auto progress = [&](const std::string& text) {
     if (!options.quiet) fmt::print(stderr, "{}\n", text);
   };
-  const std::vector<KernelResult> results = bench_kernels(context, presets, options.rounds, progress);
-  print_result(options.json ? to_json(results) : format_kernel_table(results));
+  const std::vector<Result> results = bench(context, presets, options.rounds, progress);
+  print_result(options.json ? to_json(results) : format_table(results));
   return kExitOk;
+}
+
+}  // namespace
+
+int run_bench_kernels(const BenchKernelsOptions& options) {
+  return run_bench(options, kernel_presets(), bench_kernels, format_kernel_table);
+}
+
+int run_bench_mlp(const BenchKernelsOptions& options) {
+  return run_bench(options, mlp_presets(), bench_mlp, format_mlp_table);
 }
 
 }  // namespace chipmunk::cli

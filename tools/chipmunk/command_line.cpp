@@ -369,14 +369,12 @@ void add_bench_flux(CLI::App* bench, ParsedCommand* command) {
   flux->callback([command, options] { command->run = [options] { return run_bench_flux(*options); }; });
 }
 
-void add_bench(CLI::App* app, ParsedCommand* command) {
-  CLI::App* bench = app->add_subcommand("bench", "Check and time what generation is made of");
-  bench->require_subcommand(1);
+/// A benchmark of one layer's kernels at the sizes of models.
+void add_kernel_bench(CLI::App* bench, ParsedCommand* command, const char* name, const char* help,
+                      const char* presets_help, int (*run)(const BenchKernelsOptions&)) {
   auto options = std::make_shared<BenchKernelsOptions>();
-  CLI::App* kernels = bench->add_subcommand("kernels", "Attention, dense and column-sparse, and the column selection");
-  kernels
-      ->add_option("--preset", options->presets,
-                   "Problem size: hunyuan, mid, flux, wan or tiny; may be given several times")
+  CLI::App* kernels = bench->add_subcommand(name, help);
+  kernels->add_option("--preset", options->presets, presets_help)
       ->option_text("NAME [tiny]")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -388,7 +386,16 @@ void add_bench(CLI::App* app, ParsedCommand* command) {
       ->check(CLI::Range(0, kMaxThreads));
   kernels->add_flag("--json", options->json, "One JSON object on stdout");
   kernels->add_flag("--quiet", options->quiet, "No progress on stderr");
-  kernels->callback([command, options] { command->run = [options] { return run_bench_kernels(*options); }; });
+  kernels->callback([command, options, run] { command->run = [options, run] { return run(*options); }; });
+}
+
+void add_bench(CLI::App* app, ParsedCommand* command) {
+  CLI::App* bench = app->add_subcommand("bench", "Check and time what generation is made of");
+  bench->require_subcommand(1);
+  add_kernel_bench(bench, command, "kernels", "Attention, dense and column-sparse, and the column selection",
+                   "Problem size: hunyuan, mid, flux, wan or tiny; may be given several times", run_bench_kernels);
+  add_kernel_bench(bench, command, "mlp", "A layer's MLP: two linears, and the full and sparse steps of the method",
+                   "Problem size: flux, flux-image, hunyuan or tiny; may be given several times", run_bench_mlp);
   add_bench_flux(bench, command);
 }
 

@@ -83,7 +83,7 @@ struct CompareOptions {
   bool quiet = false;
 };
 
-/// Times the attention kernels and the selection between them.
+/// Times kernels: of attention and the selection between them, or the ways to compute an MLP.
 struct BenchKernelsOptions {
   std::vector<std::string> presets = {"tiny"};
   int rounds = 10;
@@ -112,6 +112,7 @@ int run_inspect(const InspectOptions& options);
 int run_evaluate(const EvaluateOptions& options);
 int run_compare(const CompareOptions& options);
 int run_bench_kernels(const BenchKernelsOptions& options);
+int run_bench_mlp(const BenchKernelsOptions& options);
 int run_bench_flux(const BenchFluxOptions& options);
 int run_schedule(const ScheduleOptions& options);
 int run_version();
