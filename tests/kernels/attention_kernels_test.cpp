@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "kernels/generated_attention.h"
+#include "kernels/generated_values.h"
 #include "ops/attention.h"
 #include "ops/column_attention.h"
 #include "support/op_test.h"
@@ -17,36 +18,6 @@ constexpr int64_t kGroup = 192;
 constexpr uint64_t kProblemsPerTest = 20;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-/// Collects the errors of a result's rows, and those of plain bf16 code, which bound them.
-class ErrorBound {
- public:
-  void add(double got, double exact, double plain) {
-    if (std::isnan(exact) || std::isnan(got)) {
-      nan_matches_ = nan_matches_ && std::isnan(exact) == std::isnan(got);
-      return;
-    }
-    const double error = std::abs(got - exact),
-                 plain_error = std::abs(round_to_bf16(static_cast<float>(plain)) - exact);
-    largest_ = std::max(largest_, error);
-    plain_largest_ = std::max(plain_largest_, plain_error);
-    sum_ += error;
-    plain_sum_ += plain_error;
-    value_largest_ = std::max(value_largest_, std::abs(exact));
-    value_sum_ += std::abs(exact);
-  }
-
-  /// Where plain code happens to be exact, rounding a result once is no error either.
-  void expect_met(const std::string& what) const {
-    EXPECT_TRUE(nan_matches_) << what << ": NaN in other places";
-    EXPECT_LE(largest_, 2.0 * std::max(plain_largest_, 0x1p-9 * value_largest_)) << what;
-    EXPECT_LE(sum_, 1.5 * std::max(plain_sum_, 0x1p-10 * value_sum_)) << what;
-  }
-
- private:
-  bool nan_matches_ = true;
-  double largest_ = 0.0, plain_largest_ = 0.0, sum_ = 0.0, plain_sum_ = 0.0, value_largest_ = 0.0, value_sum_ = 0.0;
-};
 
 struct RowPlace {
   int64_t batch, head, row;

@@ -7,38 +7,10 @@
 #include <numeric>
 
 #include "core/float_formats.h"
+#include "kernels/generated_values.h"
 
 namespace chipmunk::test {
 namespace {
-
-/// A table of normal values, from which tensors take theirs: drawing each would take minutes.
-const std::vector<float>& normal_table() {
-  static const std::vector<float> table = [] {
-    std::vector<float> values(1 << 18);
-    std::mt19937_64 engine(1);
-    std::normal_distribution<float> normal;
-    for (float& value : values) value = normal(engine);
-    return values;
-  }();
-  return table;
-}
-
-float scattered_normal(uint64_t index, uint64_t seed) {
-  uint64_t hash = (index + seed * 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u;
-  hash ^= hash >> 29;
-  return normal_table()[hash & (normal_table().size() - 1)];
-}
-
-int64_t log_uniform(std::mt19937_64& engine, int64_t low, int64_t high) {
-  std::uniform_real_distribution<double> uniform(std::log(static_cast<double>(low)),
-                                                 std::log(static_cast<double>(high) + 1.0));
-  return std::clamp(static_cast<int64_t>(std::exp(uniform(engine))), low, high);
-}
-
-template <class T>
-T choose(std::mt19937_64& engine, std::initializer_list<T> values) {
-  return *(values.begin() + engine() % values.size());
-}
 
 /// A block that holds [B, N, H, D] as the layout says, and the view of it.
 struct Place {
@@ -77,8 +49,6 @@ int64_t block_offset(const Place& place, const GeneratedAttention& problem, int6
 }
 
 }  // namespace
-
-float round_to_bf16(float value) { return bf16_to_float(float_to_bf16(value)); }
 
 GeneratedAttention GeneratedAttention::draw(uint64_t number, double max_elements, double max_scores) {
   std::mt19937_64 engine(number * 7919 + 17);
@@ -157,17 +127,6 @@ HeadTensor make_heads(const Context& context, const GeneratedAttention& problem,
   }
   result.tensor = view_heads(context.to_device(host), place, problem, tokens);
   return result;
-}
-
-std::vector<float> read_floats(const Context& context, const Tensor& tensor) {
-  const Tensor host = context.to_host(tensor);
-  std::vector<float> values(static_cast<size_t>(host.numel()));
-  for (int64_t i = 0; i < host.numel(); ++i) {
-    values[static_cast<size_t>(i)] = host.dtype() == DType::kF32
-                                         ? static_cast<const float*>(host.data())[i]
-                                         : bf16_to_float(static_cast<const uint16_t*>(host.data())[i]);
-  }
-  return values;
 }
 
 std::vector<float> read_heads(const Context& context, const Tensor& tensor) { return read_floats(context, tensor); }

@@ -46,7 +46,6 @@ HeadTensor make_heads(const Context& context, const GeneratedAttention& problem,
                       float scale, int64_t nan_token = -1);
 /// What a device wrote, in place of the values that a tensor was made with.
 std::vector<float> read_heads(const Context& context, const Tensor& tensor);
-std::vector<float> read_floats(const Context& context, const Tensor& tensor);
 
 /// Lists of keys, on the host and the device; some groups have none, some all of them.
 struct GeneratedColumns {
@@ -65,7 +64,5 @@ struct RowReference {
 /// keys: their ids, of the batch and head.
 RowReference attend_row(const float* q, const HeadTensor& k, const HeadTensor& v, int64_t batch, int64_t head,
                         const std::vector<int32_t>& keys, double scale);
-
-float round_to_bf16(float value);
 
 }  // namespace chipmunk::test
