@@ -48,12 +48,13 @@ std::vector<float> read_floats(const Context& context, const Tensor& tensor) {
   return values;
 }
 
-void ErrorBound::add(double got, double exact, double plain) {
+void ErrorBound::add(double got, double exact, double plain, double unavoidable) {
   if (std::isnan(exact) || std::isnan(got)) {
     nan_matches_ = nan_matches_ && std::isnan(exact) == std::isnan(got);
     return;
   }
-  const double error = std::abs(got - exact), plain_error = std::abs(round_to_bf16(static_cast<float>(plain)) - exact);
+  const double error = std::max(std::abs(got - exact) - unavoidable, 0.0);
+  const double plain_error = std::abs(round_to_bf16(static_cast<float>(plain)) - exact);
   largest_ = std::max(largest_, error);
   plain_largest_ = std::max(plain_largest_, plain_error);
   sum_ += error;
