@@ -3,20 +3,15 @@
 #include <algorithm>
 #include <exception>
 
+#include "core/work_ahead.h"
+
 namespace chipmunk {
 
 BlockStreamer::BlockStreamer(const Context& context, const std::vector<WeightGroup>& blocks,
                              const UploadProgress& progress)
-    : context_(context) {
-  size_t total = 0, done = 0;
-  for (const WeightGroup& block : blocks) total += blocks_.emplace_back(context, block).bytes();
-  for (PackedWeights& block : blocks_) {
-    host_.push_back(context.runtime().allocate_pinned(block.block_bytes()));
-    block.move_host(host_.back(), [&](size_t bytes, size_t) {
-      if (progress) progress(done + bytes, total);
-    });
-    done += block.bytes();
-  }
+    : context_(context), host_(blocks.size()) {
+  for (const WeightGroup& block : blocks) blocks_.emplace_back(context, block);
+  move_to_pinned(progress);
 }
 
 BlockStreamer::~BlockStreamer() {
@@ -60,9 +55,36 @@ void BlockStreamer::release() {
   }
 }
 
+void BlockStreamer::move_to_pinned(const UploadProgress& progress) {
+  const std::vector<BlockPiece> pieces = cut_into_pieces(blocks_);
+  size_t total = 0, done = 0, taken = 0, allowed = 0;
+  for (const PackedWeights& block : blocks_) total += block.bytes();
+  WorkAhead copying(pieces.size(), [&](size_t i) {
+    const BlockPiece& piece = pieces[i];
+    blocks_[piece.block].copy(piece.begin, piece.end, static_cast<char*>(host_[piece.block]->data()) + piece.begin);
+  });
+  const auto take = [&](size_t end) {
+    for (; taken < end; ++taken) {
+      copying.await(taken);
+      done += pieces[taken].bytes();
+      if (progress) progress(done, total);
+    }
+  };
+  // While threads copy one block, the next one's memory is locked.
+  for (size_t block = 0; block < blocks_.size(); ++block) {
+    host_[block] = context_.runtime().allocate_pinned(blocks_[block].bytes());
+    const size_t before = allowed;
+    while (allowed < pieces.size() && pieces[allowed].block == block) ++allowed;
+    copying.allow(allowed);
+    take(before);
+  }
+  take(pieces.size());
+  for (size_t block = 0; block < blocks_.size(); ++block) blocks_[block].move_host(host_[block]);
+}
+
 void BlockStreamer::allocate() {
   size_t bytes = 0;
-  for (const PackedWeights& block : blocks_) bytes = std::max(bytes, block.block_bytes());
+  for (const PackedWeights& block : blocks_) bytes = std::max(bytes, block.bytes());
   const size_t count = std::min(slots_.size(), blocks_.size());
   std::array<std::shared_ptr<Storage>, 2> memory;
   for (size_t i = 0; i < count; ++i) memory[i] = context_.runtime().allocate(bytes);
@@ -78,7 +100,7 @@ void BlockStreamer::fetch(int block, Slot& slot) {
   // Should a command fail, what the slot has is unknown.
   slot.block = -1;
   runtime.wait(StreamKind::kCopy, *slot.is_free);
-  runtime.copy(slot.memory->data(), context_.device(), host_[index]->data(), Device{}, blocks_[index].block_bytes(),
+  runtime.copy(slot.memory->data(), context_.device(), host_[index]->data(), Device{}, blocks_[index].bytes(),
                StreamKind::kCopy);
   slot.is_loaded = runtime.record(StreamKind::kCopy);
   slot.block = block;

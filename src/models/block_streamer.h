@@ -40,6 +40,7 @@ class BlockStreamer final : public WeightStreamer {
     std::unique_ptr<Event> is_loaded;  ///< on the copy stream
   };
 
+  void move_to_pinned(const UploadProgress& progress);
   void allocate();
   void fetch(int block, Slot& slot);
 

@@ -49,7 +49,7 @@ FluxWeights::FluxWeights(const Context& context, FluxComponents& components, Off
       resident_(context, resident_groups(components, offload_)),
       text_(context, offload_ == Offload::kNone ? Groups{} : text_groups(components)) {
   const Groups streamed = streamed_groups(components, offload_);
-  LoadingProgress loading(progress, resident_.bytes() + host_bytes(streamed));
+  LoadingProgress loading(progress, resident_.bytes() + packed_bytes(streamed));
   try {
     resident_.upload(loading.next_upload());
     if (!streamed.empty()) blocks_.emplace(context, streamed, loading.next_upload());
