@@ -29,7 +29,7 @@ PinnedMemory::~PinnedMemory() {
 
 std::shared_ptr<Storage> PinnedMemory::allocate(size_t bytes) {
   const Block block = take(bytes);
-  return std::make_shared<Storage>(block.data, bytes, Device{},
+  return std::make_shared<Storage>(block.pages.data, bytes, Device{},
                                    [memory = shared_from_this(), block] { memory->release(block); });
 }
 
@@ -38,31 +38,30 @@ PinnedMemory::Block PinnedMemory::take(size_t bytes) {
   select_device(streams_->index);
   const std::lock_guard lock(mutex_);
   const auto found = std::find_if(released_.begin(), released_.end(),
-                                  [&](const Block& block) { return block.capacity == capacity && idle(block); });
+                                  [&](const Block& block) { return block.pages.bytes == capacity && idle(block); });
   if (found != released_.end()) {
     const Block block = *found;
     released_.erase(found);
     return block;
   }
-  return lock_pages(capacity);
+  return new_block(capacity);
 }
 
-PinnedMemory::Block PinnedMemory::lock_pages(size_t capacity) {
+PinnedMemory::Block PinnedMemory::new_block(size_t capacity) {
   Block block;
-  block.capacity = capacity;
-  cudaError_t status = cudaHostAlloc(&block.data, capacity, cudaHostAllocDefault);
+  cudaError_t status = lock_pages(capacity, &block.pages);
   if (status == cudaErrorMemoryAllocation) {
     // Released blocks of other sizes may make room.
     cudaGetLastError();
     trim_locked();
-    status = cudaHostAlloc(&block.data, capacity, cudaHostAllocDefault);
+    status = lock_pages(capacity, &block.pages);
   }
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     throw Error(ErrorCode::kOutOfMemory, "locking " + format_bytes(capacity) + " of host memory failed (" +
                                              format_bytes(locked_bytes_) + " locked already)");
   }
-  check(status, "cudaHostAlloc");
+  check(status, "locking host memory");
   try {
     check(cudaEventCreateWithFlags(&block.compute_done, cudaEventDisableTiming), "cudaEventCreate");
     check(cudaEventCreateWithFlags(&block.copy_done, cudaEventDisableTiming), "cudaEventCreate");
@@ -82,7 +81,7 @@ void PinnedMemory::trim() {
 void PinnedMemory::trim_locked() {
   const auto busy = std::partition(released_.begin(), released_.end(), [](const Block& block) { return !idle(block); });
   for (auto block = busy; block != released_.end(); ++block) {
-    locked_bytes_ -= block->capacity;
+    locked_bytes_ -= block->pages.bytes;
     destroy(*block);
   }
   released_.erase(busy, released_.end());
@@ -105,7 +104,7 @@ bool PinnedMemory::idle(const Block& block) {
 void PinnedMemory::destroy(const Block& block) {
   if (block.copy_done != nullptr) cudaEventDestroy(block.copy_done);
   if (block.compute_done != nullptr) cudaEventDestroy(block.compute_done);
-  if (block.data != nullptr) cudaFreeHost(block.data);
+  unlock_pages(block.pages);
 }
 
 }  // namespace chipmunk::cuda

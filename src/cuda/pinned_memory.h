@@ -8,6 +8,7 @@
 
 #include "core/storage.h"
 #include "cuda/cuda_streams.h"
+#include "cuda/locked_pages.h"
 
 namespace chipmunk::cuda {
 
@@ -28,13 +29,12 @@ class PinnedMemory : public std::enable_shared_from_this<PinnedMemory> {
 
  private:
   struct Block {
-    void* data = nullptr;
-    size_t capacity = 0;
+    LockedPages pages;
     cudaEvent_t compute_done = nullptr, copy_done = nullptr;
   };
 
   Block take(size_t bytes);
-  Block lock_pages(size_t capacity);
+  Block new_block(size_t capacity);
   void release(Block block);
   void trim_locked();
   static bool idle(const Block& block);
