@@ -113,6 +113,9 @@ TEST(Generate, JsonDescribesTheRun) {
   EXPECT_EQ(report["architecture"], "FluxPipeline");
   EXPECT_EQ(report["device"], "cpu");
   EXPECT_GT(report["timings"]["total_ms"].get<double>(), 0.0);
+  // On the CPU weights stay in their files.
+  EXPECT_EQ(report["timings"]["upload_ms"], 0.0);
+  EXPECT_EQ(report["upload_bytes"], 0);
   EXPECT_GT(report["peak_memory_bytes"].get<int64_t>(), 0);
   EXPECT_GT(report["peak_resident_bytes"].get<int64_t>(), 0);
   ASSERT_EQ(report["images"].size(), 2u);

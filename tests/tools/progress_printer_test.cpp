@@ -55,6 +55,16 @@ TEST(LoadingProgress, IsNothingWhenQuiet) {
   }
 }
 
+TEST(LoadingProgress, IsRememberedWhenComplete) {
+  ProgressPrinter printer({.quiet = true, .terminal = false, .preview_path = {}});
+  EXPECT_EQ(printer.loaded().total_bytes, 0u);
+  printer.on_loading({kGiB, 2 * kGiB, 100.0, false});
+  EXPECT_EQ(printer.loaded().total_bytes, 0u);
+  printer.on_loading({2 * kGiB, 2 * kGiB, 150.0, true});
+  EXPECT_EQ(printer.loaded().total_bytes, 2 * kGiB);
+  EXPECT_EQ(printer.loaded().elapsed_ms, 150.0);
+}
+
 TEST(LoadingProgress, NoTimeIsNoDivisionByZero) {
   // Counted as a microsecond.
   EXPECT_EQ(shown({}, {{1 << 20, 1 << 20, 0.0, true}}), "weights: 1.00 MiB of 1.00 MiB, 976.56 GiB/s\n");

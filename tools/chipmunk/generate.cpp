@@ -212,6 +212,7 @@ int run_generate(const GenerateOptions& options) {
 
   Run run(options, files, std::move(pipeline));
   run.report().load_ms = milliseconds_since(start);
+  run.report().weights = progress.loaded();
   run.generate(requests, &progress);
   run.report().total_ms = milliseconds_since(start);
   run.report().peak_resident_bytes = peak_resident_bytes();

@@ -93,7 +93,9 @@ std::string to_json(const GenerateReport& report) {
                {"architecture", report.architecture},
                {"device", report.device},
                {"images", Json::array()},
-               {"timings", {{"load_ms", report.load_ms}, {"total_ms", report.total_ms}}},
+               {"timings",
+                {{"load_ms", report.load_ms}, {"upload_ms", report.weights.elapsed_ms}, {"total_ms", report.total_ms}}},
+               {"upload_bytes", report.weights.total_bytes},
                {"peak_memory_bytes", report.peak_memory_bytes},
                {"peak_resident_bytes", report.peak_resident_bytes}};
   for (const PictureReport& picture : report.pictures) {

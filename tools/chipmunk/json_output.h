@@ -30,6 +30,7 @@ struct GenerateReport {
   std::string model, architecture, device;
   std::vector<PictureReport> pictures;
   double load_ms = 0.0, total_ms = 0.0;
+  LoadReport weights;              ///< on their way to the device, a part of load_ms; all 0 on the CPU
   size_t peak_memory_bytes = 0;    ///< of the allocator
   size_t peak_resident_bytes = 0;  ///< of the process, mapped weights included
 };

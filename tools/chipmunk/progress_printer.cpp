@@ -48,6 +48,7 @@ void ProgressPrinter::line(const std::string& text) {
 }
 
 void ProgressPrinter::on_loading(const LoadReport& report) {
+  if (report.complete) loaded_ = report;
   if (options_.quiet) return;
   const double rate = static_cast<double>(report.done_bytes) / std::max(report.elapsed_ms * 1e-3, 1e-6);
   const std::string status = fmt::format("weights: {} of {}, {}/s", format_bytes(report.done_bytes),

@@ -31,6 +31,9 @@ class ProgressPrinter : public ProgressSink {
   /// A line of its own, unless quiet.
   void line(const std::string& text);
 
+  /// The last report of the last load that completed; all 0 where nothing was sent.
+  const LoadReport& loaded() const { return loaded_; }
+
   void on_loading(const LoadReport& report) override;
   void on_stage(std::string_view stage) override;
   void on_step(const StepReport& report) override;
@@ -45,6 +48,7 @@ class ProgressPrinter : public ProgressSink {
 
   Options options_;
   std::string title_, stage_;
+  LoadReport loaded_;
   std::set<std::string, std::less<>> said_;
   bool bar_open_ = false;          // the cursor stands behind a bar
   int64_t loading_lines_due_ = 0;  // of the load under way, by its last report
