@@ -40,8 +40,16 @@ struct Forward {
   const RopeTables& rope;
   const ForwardOptions& options;
   int64_t batch, text_tokens, image_tokens;
-  Tensor modulation_input;  // silu(temb), [B, C]
+  Tensor modulation_input;  // silu(temb), [B, C]; empty where all modulations are there
 
+  /// layer of the modulation's input; place: in FluxModulation::values.
+  Tensor modulation(const Linear& layer, size_t place) const {
+    if (options.modulation == nullptr) return ops::linear(context, modulation_input, layer);
+    Tensor& all_steps = options.modulation->values.at(place);
+    if (all_steps.empty()) all_steps = ops::linear(context, options.modulation->input, layer);
+    const int64_t first = options.modulation_step * batch;
+    return all_steps.slice(0, first, first + batch);
+  }
   int64_t tokens() const { return text_tokens + image_tokens; }
   Tensor text(const Tensor& joint) const { return joint.slice(1, 0, text_tokens); }
   Tensor image(const Tensor& joint) const { return joint.slice(1, text_tokens, tokens()); }
@@ -91,6 +99,26 @@ void add_into(const Context& context, const Tensor& x, const Tensor& sum) {
   ops::axpby_into(context, 1.0f, x, 1.0f, sum, sum);
 }
 
+/// The embedding of time, guidance and text, [B, C].
+Tensor time_text_embedding(const Context& context, const FluxTransformer& model, const std::vector<float>& timesteps,
+                           const std::vector<float>& guidance, const Tensor& pooled) {
+  const Tensor temb = embed_scalars(context, model.timestep_embedder, timesteps);
+  if (model.config.guidance_embeds) add_into(context, embed_scalars(context, model.guidance_embedder, guidance), temb);
+  add_into(context, embed(context, model.text_embedder, pooled), temb);
+  return temb;
+}
+
+Tensor activated(const Context& context, const Tensor& temb) {
+  return ops::activation(context, Activation::kSilu, temb);
+}
+
+/// Places in FluxModulation::values.
+size_t double_place(int block, bool is_image) { return static_cast<size_t>(2 * block + (is_image ? 1 : 0)); }
+size_t single_place(const FluxConfig& config, int layer) { return static_cast<size_t>(config.num_layers + layer); }
+size_t norm_out_place(const FluxConfig& config) {
+  return static_cast<size_t>(2 * config.num_layers + config.num_single_layers);
+}
+
 /// q and k of one stream's rows: norm with the stream's weights, rotate by the rows' own angles.
 void norm_and_rotate(const Forward& f, const Qkv& qkv, int64_t begin, int64_t end, const Tensor& q_norm,
                      const Tensor& k_norm) {
@@ -118,7 +146,7 @@ void double_block(const Forward& f, const FluxDoubleBlock& block, int layer, con
   const Tensor qkv_buffer = f.joint_buffer(3 * channels);
   const Qkv qkv = split_qkv(qkv_buffer, f.config.num_attention_heads);
   for (Stream& s : streams) {
-    s.modulation = ops::linear(f.context, f.modulation_input, s.weights.modulation);
+    s.modulation = f.modulation(s.weights.modulation, double_place(layer, &s == &streams[1]));
     ops::layer_norm_into(f.context, rows(s, joint), rows(s, normed), kNormEpsilon, {},
                          {chunk(s.modulation, channels, 0), chunk(s.modulation, channels, 1)});
     concat_linear_into(f.context, rows(s, normed), s.weights.qkv, rows(s, qkv_buffer));
@@ -154,7 +182,7 @@ Linear mlp_part(const Linear& out, int64_t channels) {
 
 void single_block(const Forward& f, const FluxSingleBlock& block, int layer, const Tensor& joint) {
   const int64_t channels = f.config.inner_dim();
-  const Tensor modulation = ops::linear(f.context, f.modulation_input, block.modulation);
+  const Tensor modulation = f.modulation(block.modulation, single_place(f.config, layer));
   const Tensor normed = ops::layer_norm(f.context, joint, kNormEpsilon, {},
                                         {chunk(modulation, channels, 0), chunk(modulation, channels, 1)});
   const Tensor qkv_buffer = f.joint_buffer(3 * channels);
@@ -295,6 +323,18 @@ std::vector<Tensor> FluxTransformer::transposed_mlp_weights(const Context& conte
   return transposed;
 }
 
+FluxModulation FluxTransformer::modulation(const Context& context, const std::vector<float>& timesteps, float guidance,
+                                           const Tensor& pooled) const {
+  const int64_t steps = static_cast<int64_t>(timesteps.size()), batch = pooled.dim(0);
+  std::vector<float> times;
+  for (float time : timesteps) times.insert(times.end(), static_cast<size_t>(batch), time);
+  const Tensor repeated =
+      ops::to_dense(context, pooled.reshape({1, batch, pooled.dim(1)}).expand(0, steps), pooled.dtype());
+  const Tensor embedding = time_text_embedding(context, *this, times, std::vector<float>(times.size(), guidance),
+                                               repeated.reshape({steps * batch, pooled.dim(1)}));
+  return {activated(context, embedding), std::vector<Tensor>(norm_out_place(config) + 1)};
+}
+
 Tensor FluxTransformer::forward(const Context& context, const FluxInputs& inputs, const RopeTables& rope,
                                 const ForwardOptions& options) const {
   const int64_t channels = config.inner_dim();
@@ -307,17 +347,18 @@ Tensor FluxTransformer::forward(const Context& context, const FluxInputs& inputs
             inputs.hidden_states.dim(1),
             {}};
 
-  const Tensor temb = embed_scalars(context, timestep_embedder, inputs.timesteps);
-  if (config.guidance_embeds) add_into(context, embed_scalars(context, guidance_embedder, inputs.guidance), temb);
-  add_into(context, embed(context, text_embedder, inputs.pooled_projections), temb);
-  f.observe("temb", temb);
-  f.modulation_input = ops::activation(context, Activation::kSilu, temb);
+  if (options.modulation == nullptr) {
+    const Tensor temb =
+        time_text_embedding(context, *this, inputs.timesteps, inputs.guidance, inputs.pooled_projections);
+    f.observe("temb", temb);
+    f.modulation_input = activated(context, temb);
+  }
 
   const Tensor joint = options.sparse != nullptr && options.sparse->skips()
                            ? options.sparse->last_hidden(options.guidance_branch)
                            : run_blocks(f, *this, inputs);
 
-  const Tensor modulation = ops::linear(context, f.modulation_input, norm_out);
+  const Tensor modulation = f.modulation(norm_out, norm_out_place(config));
   const int64_t shift = config.norm_out_shift_first ? 0 : 1;
   const Tensor normed = ops::layer_norm(context, f.image(joint), kNormEpsilon, {},
                                         {chunk(modulation, channels, shift), chunk(modulation, channels, 1 - shift)});

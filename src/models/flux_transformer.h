@@ -67,6 +67,15 @@ struct FluxInputs {
   std::vector<float> guidance;   ///< one a sample; ignored without a guidance embedding
 };
 
+/// What time, guidance and pooled text make of the blocks, for several steps of one generation at once: the layers that
+/// compute it have a quarter of all weights, which are then read once and not on every step. Filled by the first
+/// forward that needs a value.
+struct FluxModulation {
+  Tensor input;  ///< [steps * B, C]: the activated embedding that all of these layers read
+  /// [steps * B, features]: of each double block the text's and the image's, of each single block, of norm_out.
+  std::vector<Tensor> values;
+};
+
 /// What a forward is part of, besides its inputs.
 struct ForwardOptions {
   int guidance_branch = 0;  ///< 0 conditional, 1 unconditional
@@ -77,6 +86,9 @@ struct ForwardOptions {
   const std::vector<Tensor>* mlp_out_transposed = nullptr;
   /// Is told which block runs, double blocks first; null: all weights are on the device.
   WeightStreamer* weights = nullptr;
+  /// FluxTransformer::modulation() of steps of which this one is number modulation_step; null: computed here.
+  FluxModulation* modulation = nullptr;
+  int64_t modulation_step = 0;
 };
 
 /// The FLUX.1 transformer: double blocks, where text and image have their own weights, then single blocks.
@@ -97,6 +109,10 @@ struct FluxTransformer {
   /// Per layer, double blocks first, the transposed second weight [F, C] of its (image) MLP: the sparse MLP gathers
   /// rows of it. Empty tensors for the layers before `first`. Takes as much memory as those weights.
   std::vector<Tensor> transposed_mlp_weights(const Context& context, int first) const;
+
+  /// Empty, for steps at these times (in [0, 1]) with one prompt and guidance, of batches of pooled.dim(0) samples.
+  FluxModulation modulation(const Context& context, const std::vector<float>& timesteps, float guidance,
+                            const Tensor& pooled) const;
 
   /// The predicted velocity, [B, image tokens, out_channels]. rope covers text then image tokens.
   /// The sparse method counts layers through both kinds of blocks; of a double block it takes the joint attention and

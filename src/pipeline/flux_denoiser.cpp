@@ -1,5 +1,6 @@
 #include "pipeline/flux_denoiser.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstring>
@@ -72,11 +73,15 @@ class TokenPermutation {
   Tensor to_patches_, to_raster_;
 };
 
-/// One conditioning with its rotary tables.
+/// One conditioning with its rotary tables, and what some steps make of it.
 struct Branch {
   Tensor features, pooled;
   RopeTables rope;
+  FluxModulation modulation;
 };
+
+/// Steps whose modulations are computed at once: of FLUX.1-dev's, 2 MB each.
+constexpr size_t kModulatedSteps = 64;
 
 std::vector<Branch> make_branches(const Context& context, const FluxConfig& config, const DenoiseInputs& inputs,
                                   const TokenPermutation& permutation) {
@@ -88,10 +93,23 @@ std::vector<Branch> make_branches(const Context& context, const FluxConfig& conf
     const std::vector<double> positions =
         flux_positions(text_tokens, inputs.geometry.grid_height(), inputs.geometry.grid_width());
     branches.push_back(
-        {repeat_sample(context, text->features, batch), repeat_sample(context, text->pooled, batch),
-         make_rope_tables(context, permutation.arrange(positions, text_tokens), config.axes_dims_rope, 10000.0)});
+        {repeat_sample(context, text->features, batch),
+         repeat_sample(context, text->pooled, batch),
+         make_rope_tables(context, permutation.arrange(positions, text_tokens), config.axes_dims_rope, 10000.0),
+         {}});
   }
   return branches;
+}
+
+/// Makes room for the modulations of the steps from `first` on.
+void begin_modulation(const Context& context, const FluxTransformer& transformer, const std::vector<Step>& steps,
+                      size_t first, float guidance, std::vector<Branch>* branches) {
+  std::vector<float> sigmas;
+  for (size_t i = first; i < std::min(first + kModulatedSteps, steps.size()); ++i) sigmas.push_back(steps[i].sigma);
+  for (Branch& branch : *branches) {
+    branch.modulation = {};
+    branch.modulation = transformer.modulation(context, sigmas, guidance, branch.pooled);
+  }
 }
 
 std::span<const float> values_of(const Tensor& host) {
@@ -116,7 +134,7 @@ std::vector<StepRecord> denoise_flux(const Context& context, const DenoiserModel
   const Tensor& latents = inputs.latents;
   const size_t samples = static_cast<size_t>(latents.dim(0));
   const TokenPermutation permutation(context, inputs.sparsity.patchify, inputs.geometry);
-  const std::vector<Branch> branches = make_branches(context, transformer.config, inputs, permutation);
+  std::vector<Branch> branches = make_branches(context, transformer.config, inputs, permutation);
   std::unique_ptr<SparseTransformerState> sparse;
   if (inputs.record || inputs.sparsity != SparsityConfig::dense()) {
     sparse = std::make_unique<SparseTransformerState>(
@@ -135,18 +153,25 @@ std::vector<StepRecord> denoise_flux(const Context& context, const DenoiserModel
       sparse->begin_step(step.index, skipped);
       if (step.may_skip) sparse->note_movement(expected);
     }
+    const size_t modulated = static_cast<size_t>(step.index) % kModulatedSteps;
+    if (modulated == 0) {
+      begin_modulation(context, transformer, schedule.steps(), static_cast<size_t>(step.index), inputs.guidance_scale,
+                       &branches);
+    }
     const Tensor model_input = permutation.to_patches(context, latents);
     std::vector<Tensor> velocities;
     for (size_t i = 0; i < branches.size(); ++i) {
       const FluxInputs model_inputs = {model_input, branches[i].features, branches[i].pooled,
                                        std::vector<float>(samples, step.sigma),
                                        std::vector<float>(samples, inputs.guidance_scale)};
-      velocities.push_back(transformer.forward(context, model_inputs, branches[i].rope,
-                                               {.guidance_branch = static_cast<int>(i),
-                                                .observer = {},
-                                                .sparse = sparse.get(),
-                                                .mlp_out_transposed = model.mlp_out_transposed,
-                                                .weights = model.weights}));
+      ForwardOptions options;
+      options.guidance_branch = static_cast<int>(i);
+      options.sparse = sparse.get();
+      options.mlp_out_transposed = model.mlp_out_transposed;
+      options.weights = model.weights;
+      options.modulation = &branches[i].modulation;
+      options.modulation_step = static_cast<int64_t>(modulated);
+      velocities.push_back(transformer.forward(context, model_inputs, branches[i].rope, options));
     }
     if (velocities.size() == 2) {
       ops::axpby_into(context, inputs.true_cfg_scale, velocities[0], 1.0f - inputs.true_cfg_scale, velocities[1],
