@@ -335,7 +335,7 @@ bool rows_are_aligned(const Matrix& matrix, int64_t columns, int64_t batch_strid
 void CudaBackend::column_mlp(const Context& context, const ColumnMlpParams& params) {
   if (params.batch == 0 || params.rows == 0 || params.features == 0) return;
   if (sm90::takes(device_, params)) {
-    const Tensor workspace = context.empty({sm90::column_mlp_workspace_bytes(device_, params)}, DType::kU8);
+    const Tensor workspace = context.empty({sm90::column_mlp_workspace_bytes(params)}, DType::kU8);
     return sm90::launch_column_mlp(compute_stream(context), device_, params, workspace.data());
   }
   Arguments a{};

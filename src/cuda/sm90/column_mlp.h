@@ -16,7 +16,7 @@ constexpr int64_t kMlpBlock = 128;
 bool takes(const DeviceProperties& device, const ColumnMlpParams& params);
 
 /// Bytes of scratch memory that launch_column_mlp wants: enough for some of the blocks at a time.
-int64_t column_mlp_workspace_bytes(const DeviceProperties& device, const ColumnMlpParams& params);
+int64_t column_mlp_workspace_bytes(const ColumnMlpParams& params);
 void launch_column_mlp(cudaStream_t stream, const DeviceProperties& device, const ColumnMlpParams& params,
                        void* workspace);
 

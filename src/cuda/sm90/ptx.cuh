@@ -68,6 +68,8 @@ __device__ inline void copy_box(uint32_t destination, const CUtensorMap* map, ui
 __device__ inline void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory");
 }
+/// Brings a line into L2.
+__device__ inline void prefetch(const void* address) { asm volatile("prefetch.global.L2 [%0];\n" ::"l"(address)); }
 __device__ inline void copy_16(uint32_t destination, const void* source) {
   asm volatile("cp.async.cg.shared::cta.global [%0], [%1], 16;\n" ::"r"(destination), "l"(source) : "memory");
 }
@@ -90,6 +92,13 @@ template <int kPending>
 __device__ void wait_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kPending) : "memory");
 }
+
+// Grids that follow each other.
+
+/// Lets a grid launched to overlap with this one begin once every block has come here or ended.
+__device__ inline void launch_dependents() { asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory"); }
+/// Waits until the grids that this one overlaps with have ended.
+__device__ inline void wait_for_grids() { asm volatile("griddepcontrol.wait;\n" ::: "memory"); }
 
 // Registers of a warpgroup.
 

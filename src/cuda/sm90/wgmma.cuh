@@ -5,7 +5,7 @@
 /// wgmma.mma_async with bf16 operands and f32 sums for the widths in use: d[64, kColumns] += a[64, 16] b[16, kColumns].
 /// Matrices in shared memory are named by descriptors (shared_matrix.cuh); accumulate 0 overwrites d.
 /// shared_shared: a and b both with the depth contiguous. registers_shared: a in registers, b with its columns
-/// contiguous.
+/// contiguous. shared_shared_transposed: a and b with their rows or columns contiguous and the depth going down.
 namespace chipmunk::cuda::sm90 {
 
 template <int kColumns>
@@ -38,6 +38,19 @@ struct Wgmma<64> {
           "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
           "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));
+  }
+  __device__ static void shared_shared_transposed(float (&d)[32], uint64_t a, uint64_t b, int accumulate) {
+    asm volatile(
+        "{.reg .pred p; setp.ne.b32 p, %34, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+        "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+        "}, %32, %33, p, 1, 1, 1, 1;}\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
+          "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
+          "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
+          "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+        : "l"(a), "l"(b), "r"(accumulate));
   }
 };
 
@@ -157,7 +170,6 @@ struct Wgmma<128> {
   }
 };
 
-/// Both operands with their rows or columns contiguous and the depth going down.
 template <>
 struct Wgmma<256> {
   __device__ static void shared_shared_transposed(float (&d)[128], uint64_t a, uint64_t b, int accumulate) {

@@ -1,0 +1,178 @@
+#pragma once
+
+#include <cuda.h>
+
+#include "cuda/sm90/attention_rows.cuh"
+#include "cuda/sm90/column_mlp.h"
+
+/// What the sparse MLP's kernels work on, and in which order (docs/kernels/column_mlp.md).
+namespace chipmunk::cuda::sm90::mlp {
+
+constexpr int kTokens = static_cast<int>(kMlpBlock);
+/// Of a step along the depth of a product.
+constexpr int kDepth = 64;
+/// Kept features, or output channels, of a tile; of a quarter of one.
+constexpr int kTileWidth = 256, kQuarterWidth = 64, kQuarters = 4;
+/// Token blocks whose tiles follow each other for each range of features or channels: what they read of x or of the
+/// differences has to stay in L2 beside the weights of a range. At most 64, which a warp looks after.
+constexpr int kSectionBlocks = 40;
+
+/// Of both kernels.
+struct Arguments {
+  CUtensorMap boxed;  // renew: x; add: the differences
+  const __nv_bfloat16* weight;
+  uint32_t weight_row_bytes;
+  const int32_t *indices, *counts;  // of this launch's first token block on
+  int64_t capacity;
+  int features, blocks, first_block, blocks_per_sample, rows;
+  int section;  // see kSectionBlocks
+  int steps;    // renew: along the channels
+  // renew
+  const void* bias;  // or null
+  DType bias_dtype;
+  __nv_bfloat16* activations;  // [B, F, T]
+  int64_t activation_batch_stride, activation_stride;
+  __nv_bfloat16* differences;  // [blocks, kept_rows, kTokens]
+  int64_t kept_rows;
+  // add
+  HeadRowsOut out;
+  int channels;
+
+  __device__ int count(int block) const { return counts[block]; }
+  __device__ int batch(int block) const { return (first_block + block) / blocks_per_sample; }
+  __device__ int first_row(int block) const { return (first_block + block) % blocks_per_sample * kTokens; }
+  /// The feature in one place of a block's list.
+  __device__ int feature(int block, int count, int position) const {
+    return count == features ? position : indices[block * capacity + position];
+  }
+};
+
+__device__ inline int lane_index() { return static_cast<int>(threadIdx.x) % 32; }
+__device__ inline int warp_index() { return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0); }
+
+/// A block's pieces of work, one after the other: whole tiles, as many for every block; then, of those left over,
+/// quarters, which the blocks that came last begin with. Where more than half of the blocks get one, they stay whole.
+class Units {
+ public:
+  __device__ explicit Units(int tiles)
+      : blocks_(static_cast<int>(gridDim.x)),
+        block_(static_cast<int>(blockIdx.x)),
+        whole_(2 * (tiles % blocks_) > blocks_ ? tiles : tiles - tiles % blocks_),
+        end_(whole_ + (tiles - whole_) * kQuarters) {}
+
+  int tile, first, width;  // of the tile's kTileWidth features or channels
+  __device__ bool next() {
+    const int unit = next_ < whole_ ? next_ + block_ : next_ + blocks_ - 1 - block_;
+    next_ += blocks_;
+    if (unit >= end_) return false;
+    const int quarter = unit - whole_;
+    const bool is_whole = quarter < 0;
+    tile = is_whole ? unit : whole_ + quarter / kQuarters;
+    first = is_whole ? 0 : quarter % kQuarters * kQuarterWidth;
+    width = is_whole ? kTileWidth : kQuarterWidth;
+    return true;
+  }
+
+ private:
+  int blocks_, block_, whole_, end_, next_ = 0;
+};
+
+/// A warp's view of the renew kernel's tiles: within a section, those of all token blocks for one range of the kept
+/// features follow each other, so that they share its weights. Ranges that a block does not have are passed over.
+class RenewTiles {
+ public:
+  __device__ explicit RenewTiles(const Arguments& a) : a_(a), units_(count_tiles(a)) {}
+
+  int block, count;
+  int first_place, places;  // in the block's list, and how many of them
+  /// Goes to the next tile, if there is one. All lanes take part.
+  __device__ bool next() {
+    while (units_.next()) {
+      seek(units_.tile);
+      first_place = range_ * kTileWidth + units_.first;
+      places = min(count - first_place, units_.width);
+      if (places > 0) return true;
+    }
+    return false;
+  }
+
+ private:
+  static constexpr uint32_t kAll = 0xffffffffu;
+
+  __device__ static int count_tiles(const Arguments& a) {
+    int tiles = 0;
+    for (int i = lane_index(); i < a.blocks; i += 32) tiles += (a.count(i) + kTileWidth - 1) / kTileWidth;
+    return __reduce_add_sync(kAll, tiles);
+  }
+
+  /// Sets block and count to those of that tile; tiles come in ascending order.
+  __device__ void seek(int tile) {
+    while (tile >= before_ + __popc(low_) + __popc(high_)) {
+      before_ += __popc(low_) + __popc(high_);
+      if ((low_ | high_) == 0) {
+        // The next section.
+        first_block_ = next_block_;
+        next_block_ = min(first_block_ + a_.section, a_.blocks);
+        low_count_ = count_of(lane_index());
+        high_count_ = count_of(32 + lane_index());
+        range_ = -1;
+      }
+      ++range_;
+      low_ = __ballot_sync(kAll, low_count_ > range_ * kTileWidth);
+      high_ = __ballot_sync(kAll, high_count_ > range_ * kTileWidth);
+    }
+    const int among = tile - before_, below = __popc(low_);
+    const bool is_low = among < below;
+    const int place = nth_set(is_low ? low_ : high_, is_low ? among : among - below);
+    block = first_block_ + (is_low ? 0 : 32) + place;
+    count = __shfl_sync(kAll, is_low ? low_count_ : high_count_, place);
+  }
+  __device__ int count_of(int place) const {
+    return first_block_ + place < next_block_ ? a_.count(first_block_ + place) : 0;
+  }
+  /// Where the bit lies that has n set bits below it.
+  __device__ static int nth_set(uint32_t bits, int n) {
+    const int lane = lane_index();
+    const bool found = (bits >> lane & 1) != 0 && __popc(bits & ((1u << lane) - 1)) == n;
+    return __ffs(static_cast<int>(__ballot_sync(kAll, found))) - 1;
+  }
+
+  const Arguments& a_;
+  Units units_;
+  int before_ = 0, range_ = -1;
+  int first_block_ = 0, next_block_ = 0, low_count_ = 0, high_count_ = 0;
+  uint32_t low_ = 0, high_ = 0;  // the section's blocks that have this range
+};
+
+/// The add kernel's tiles: within a section, those of all token blocks for one range of channels follow each other, so
+/// that they share its weights. Blocks that keep nothing are passed over.
+class AddTiles {
+ public:
+  __device__ explicit AddTiles(const Arguments& a) : a_(a), units_(a.blocks * ranges(a)) {}
+
+  int block, count, steps;
+  int first_channel;
+  bool is_whole;
+  __device__ bool next() {
+    while (units_.next()) {
+      const int section = units_.tile / (a_.section * ranges(a_)), first_block = section * a_.section;
+      const int blocks = min(a_.section, a_.blocks - first_block), at = units_.tile - first_block * ranges(a_);
+      const int range = at / blocks;
+      block = first_block + at - range * blocks;
+      count = __shfl_sync(0xffffffffu, a_.count(block), 0);
+      steps = (count + kDepth - 1) / kDepth;
+      is_whole = units_.width == kTileWidth;
+      first_channel = range * kTileWidth + units_.first;
+      if (count > 0) return true;
+    }
+    return false;
+  }
+
+ private:
+  __device__ static int ranges(const Arguments& a) { return a.channels / kTileWidth; }
+
+  const Arguments& a_;
+  Units units_;
+};
+
+}  // namespace chipmunk::cuda::sm90::mlp
