@@ -84,11 +84,31 @@ struct AttentionConsumer {
     } else {
       attend_in_turn(tiles, last_keys, next_queries, hook);
     }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 1);
-      sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 2);
+    sum_over_lanes();
+  }
+
+  /// The same with rows that all warpgroups have: each computes every kWarpgroups-th tile. Leaves the result with the
+  /// first one. Nothing may be on its way into the tiles' memory after these keys.
+  __device__ void attend_together(int keys) {
+    static_assert(!Shape::kOverlap && !Shape::kTurns);
+    auto nothing = [] {};
+    NoTileHook no_hook;
+    clear();
+    wait_queries();
+    const int tiles = (keys + kTileKeys - 1) / kTileKeys;
+    const int last_keys = keys - (tiles - 1) * kTileKeys;
+    int next = warpgroup;
+#pragma unroll 1
+    for (int t = 0; t < tiles; ++t) {
+      if (t < next) {
+        pass_over_tile();
+      } else {
+        attend_tile(t, tiles, last_keys, nothing, no_hook);
+        next += Shape::kWarpgroups;
+      }
     }
+    sum_over_lanes();
+    join_parts();
   }
 
   /// In place of attend() where there are no keys.
@@ -96,10 +116,7 @@ struct AttentionConsumer {
   __device__ void attend_nothing(NextQueries next_queries) {
     wait_queries();
     next_queries();
-#pragma unroll
-    for (int i = 0; i < kHeadDim / 2; ++i) out[i] = 0.0f;
-    largest[0] = largest[1] = -INFINITY;
-    sum[0] = sum[1] = 0.0f;
+    clear();
   }
 
   __device__ float lse(int r) const { return sum[r] == 0.0f ? -INFINITY : (base(r) + log2f(sum[r])) * kLn2; }
@@ -114,6 +131,30 @@ struct AttentionConsumer {
   }
 
  private:
+  /// Adds up the warpgroups' parts of a result, in the first one's registers.
+  __device__ void join_parts() {
+    constexpr int kBarrier = 7, kThreads = Shape::kWarpgroups * 128;
+    // A thread's values lie 128 apart, beside those of the others that hold the same.
+    constexpr int kPart = 128 * (kHeadDim / 2 + 4);
+    static_assert((Shape::kWarpgroups - 1) * kPart * 4 <= Shape::kBarriersOffset - Shape::kKeysOffset);
+    float* mine = static_cast<float*>(__cvta_shared_to_generic(pipeline.base + Shape::kKeysOffset)) + threadIdx.x % 128;
+    join_barrier(kBarrier, kThreads);
+    if (warpgroup > 0) {
+      float* part = mine + (warpgroup - 1) * kPart;
+#pragma unroll
+      for (int i = 0; i < kHeadDim / 2; ++i) part[i * 128] = out[i];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        part[(kHeadDim / 2 + r) * 128] = sum[r];
+        part[(kHeadDim / 2 + 2 + r) * 128] = largest[r];
+      }
+    }
+    join_barrier(kBarrier, kThreads);
+    if (warpgroup > 0) return;
+#pragma unroll 1
+    for (int other = 1; other < Shape::kWarpgroups; ++other) add_part(mine + (other - 1) * kPart);
+  }
+
   /// The power of 2 that row r's probabilities are relative to: an integer, so that changing it multiplies by powers of
   /// 2, without rounding.
   __device__ float base(int r) const { return ceilf(largest[r] * scale_log2); }
@@ -151,25 +192,102 @@ struct AttentionConsumer {
     finish_values();
   }
 
-  /// One after the other: the probabilities take the registers of the scores.
+  /// One after the other: the probabilities take the registers of the scores. A last tile of few keys is multiplied as
+  /// a narrower one.
   template <class NextQueries, class TileHook>
   __device__ void attend_in_turn(int tiles, int last_keys, NextQueries& next_queries, TileHook& hook) {
-    for (int t = 0; t < tiles; ++t) {
+    constexpr int kNarrowKeys = 64;
+    const int wide_tiles = kGathered && last_keys <= kNarrowKeys ? tiles - 1 : tiles;
+    for (int t = 0; t < wide_tiles; ++t) {
       float scores[kTileKeys / 2];
-      uint32_t probabilities[kTileKeys / 4];
-      float factors[2];
-      begin_turn();
-      start_scores(scores);
-      end_turn();
-      wait_products<0>();
-      finish_scores(scores, t == tiles - 1, last_keys, next_queries);
-      update_softmax(scores, factors);
-      hook(scores, [this](int r) { return base(r); });
-      if (t > 0) rescale(factors);
-      pack(scores, probabilities);
-      start_values(probabilities, t > 0);
-      wait_products<0>();
-      finish_values();
+      attend_one(scores, t, tiles, last_keys, next_queries, hook);
+    }
+    if constexpr (kGathered) {
+      if (wide_tiles == tiles) return;
+      float scores[kNarrowKeys / 2];
+      attend_one(scores, tiles - 1, tiles, last_keys, next_queries, hook);
+    }
+  }
+  template <int kScores, class NextQueries, class TileHook>
+  __device__ __forceinline__ void attend_one(float (&scores)[kScores], int t, int tiles, int last_keys,
+                                             NextQueries& next_queries, TileHook& hook) {
+    uint32_t probabilities[kScores / 2];
+    float factors[2];
+    begin_turn();
+    start_scores(scores);
+    end_turn();
+    wait_products<0>();
+    finish_scores(scores, t == tiles - 1, last_keys, next_queries);
+    update_softmax(scores, factors);
+    if constexpr (2 * kScores == kTileKeys) hook(scores, [this](int r) { return base(r); });
+    if (t > 0) rescale(factors);
+    pack(scores, probabilities);
+    start_values(probabilities, t > 0);
+    wait_products<0>();
+    finish_values();
+  }
+
+  /// One tile in the same way. (attend_one() would cost registers there, and this one here.)
+  template <class NextQueries, class TileHook>
+  __device__ void attend_tile(int t, int tiles, int last_keys, NextQueries& next_queries, TileHook& hook) {
+    float scores[kTileKeys / 2];
+    uint32_t probabilities[kTileKeys / 4];
+    float factors[2];
+    begin_turn();
+    start_scores(scores);
+    end_turn();
+    wait_products<0>();
+    finish_scores(scores, t == tiles - 1, last_keys, next_queries);
+    update_softmax(scores, factors);
+    hook(scores, [this](int r) { return base(r); });
+    if (t > 0) rescale(factors);
+    pack(scores, probabilities);
+    start_values(probabilities, t > 0);
+    wait_products<0>();
+    finish_values();
+  }
+
+  /// A tile of another warpgroup's.
+  __device__ void pass_over_tile() {
+    // Not before it is there: the barriers count every warp once for each tile.
+    wait(pipeline.keys_full(keys_at.slot), keys_at.parity);
+    release(pipeline.keys_empty(keys_at.slot));
+    keys_at.advance();
+    wait(pipeline.values_full(values_at.slot), values_at.parity);
+    finish_values();
+  }
+
+  __device__ void sum_over_lanes() {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 1);
+      sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 2);
+    }
+  }
+
+  __device__ void clear() {
+#pragma unroll
+    for (int i = 0; i < kHeadDim / 2; ++i) out[i] = 0.0f;
+    largest[0] = largest[1] = -INFINITY;
+    sum[0] = sum[1] = 0.0f;
+  }
+
+  /// Adds what another warpgroup has of the same rows.
+  __device__ void add_part(const float* part) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float part_sum = part[(kHeadDim / 2 + r) * 128], part_largest = part[(kHeadDim / 2 + 2 + r) * 128];
+      const float old_base = base(r), part_base = ceilf(part_largest * scale_log2);
+      largest[r] = fmaxf(largest[r], part_largest);
+      // What has no key does not count; its base is no number.
+      const float factor = sum[r] == 0.0f ? 0.0f : exp2_fast(old_base - base(r));
+      const float part_factor = part_sum == 0.0f ? 0.0f : exp2_fast(part_base - base(r));
+      sum[r] = sum[r] * factor + part_sum * part_factor;
+#pragma unroll
+      for (int i = 2 * r; i < kHeadDim / 2; i += 4) {
+#pragma unroll
+        for (int e = i; e < i + 2; ++e) out[e] = out[e] * factor + part[e * 128] * part_factor;
+      }
     }
   }
 
@@ -181,22 +299,24 @@ struct AttentionConsumer {
     if constexpr (Shape::kTurns) pass_barrier(1 + (warpgroup + 1) % Shape::kWarpgroups, 256);
   }
 
-  __device__ void start_scores(float (&scores)[kTileKeys / 2]) const {
+  template <int kScores>
+  __device__ void start_scores(float (&scores)[kScores]) const {
     wait_tile(pipeline.keys_full(keys_at.slot), keys_at.parity);
     fence_products();
     issue_scores(scores);
     commit_products();
   }
   /// last: of this group's tiles, which may have fewer keys.
-  template <class NextQueries>
-  __device__ void finish_scores(float (&scores)[kTileKeys / 2], bool last, int last_keys, NextQueries& next_queries) {
+  template <int kScores, class NextQueries>
+  __device__ void finish_scores(float (&scores)[kScores], bool last, int last_keys, NextQueries& next_queries) {
     release(pipeline.keys_empty(keys_at.slot));
     keys_at.advance();
     if (!last) return;
     next_queries();
-    if (last_keys < kTileKeys) mask(scores, last_keys);
+    if (last_keys < 2 * kScores) mask(scores, last_keys);
   }
-  __device__ void start_values(const uint32_t (&probabilities)[kTileKeys / 4], bool accumulate) {
+  template <int kWords>
+  __device__ void start_values(const uint32_t (&probabilities)[kWords], bool accumulate) {
     wait_tile(pipeline.values_full(values_at.slot), values_at.parity);
     fence_products();
     issue_values(probabilities, accumulate);
@@ -221,45 +341,49 @@ struct AttentionConsumer {
     if (lane == 0) arrive(barrier);
   }
 
-  __device__ void issue_scores(float (&scores)[kTileKeys / 2]) const {
+  template <int kScores>
+  __device__ void issue_scores(float (&scores)[kScores]) const {
     using Q = typename AttentionPipeline<Shape>::QMatrix;
     using Tile = typename AttentionPipeline<Shape>::TileMatrix;
     const uint64_t q = pipeline.q().depth_along_rows(warpgroup * Shape::kWarpgroupRows);
     const uint64_t keys = pipeline.keys(keys_at.slot).depth_along_rows(0);
 #pragma unroll
     for (int step = 0; step < kHeadDim / 16; ++step) {
-      Wgmma<kTileKeys>::shared_shared(scores, q + Q::depth_along_rows_step(step),
-                                      keys + Tile::depth_along_rows_step(step), step > 0);
+      Wgmma<2 * kScores>::shared_shared(scores, q + Q::depth_along_rows_step(step),
+                                        keys + Tile::depth_along_rows_step(step), step > 0);
     }
   }
 
-  __device__ void issue_values(const uint32_t (&probabilities)[kTileKeys / 4], bool accumulate) {
+  template <int kWords>
+  __device__ void issue_values(const uint32_t (&probabilities)[kWords], bool accumulate) {
     using Tile = typename AttentionPipeline<Shape>::TileMatrix;
     const uint64_t values = pipeline.values(values_at.slot).depth_down_columns();
 #pragma unroll
-    for (int step = 0; step < kTileKeys / 16; ++step) {
+    for (int step = 0; step < kWords / 4; ++step) {
       const uint32_t a[4] = {probabilities[4 * step], probabilities[4 * step + 1], probabilities[4 * step + 2],
                              probabilities[4 * step + 3]};
       Wgmma<kHeadDim>::registers_shared(out, a, values + Tile::depth_down_columns_step(step), step > 0 || accumulate);
     }
   }
 
-  __device__ void mask(float (&scores)[kTileKeys / 2], int keys) const {
+  template <int kScores>
+  __device__ void mask(float (&scores)[kScores], int keys) const {
     const int end = keys - lane % 4 * 2;
 #pragma unroll
-    for (int i = 0; i < kTileKeys / 2; ++i) {
+    for (int i = 0; i < kScores; ++i) {
       if (i / 4 * 8 + i % 2 >= end) scores[i] = -INFINITY;
     }
   }
 
   /// Turns scores into probabilities relative to the largest so far. factors: what the result so far is to be
   /// multiplied with.
-  __device__ void update_softmax(float (&scores)[kTileKeys / 2], float (&factors)[2]) {
+  template <int kScores>
+  __device__ void update_softmax(float (&scores)[kScores], float (&factors)[2]) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float top = scores[2 * r];
 #pragma unroll
-      for (int i = 0; i < kTileKeys / 2; i += 4) top = fmaxf(top, fmaxf(scores[i + 2 * r], scores[i + 2 * r + 1]));
+      for (int i = 0; i < kScores; i += 4) top = fmaxf(top, fmaxf(scores[i + 2 * r], scores[i + 2 * r + 1]));
       top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
       top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
       const float old_base = base(r);
@@ -269,7 +393,7 @@ struct AttentionConsumer {
       factors[r] = exp2_fast(old_base - new_base);
       float tile_sum = 0.0f;
 #pragma unroll
-      for (int i = 0; i < kTileKeys / 2; i += 4) {
+      for (int i = 0; i < kScores; i += 4) {
 #pragma unroll
         for (int e = i + 2 * r; e < i + 2 * r + 2; ++e) {
           scores[e] = exp2_fast(fmaf(scores[e], scale_log2, -new_base));
@@ -287,9 +411,10 @@ struct AttentionConsumer {
     for (int i = 0; i < kHeadDim / 2; ++i) out[i] *= factors[i / 2 % 2];
   }
 
-  __device__ static void pack(const float (&scores)[kTileKeys / 2], uint32_t (&probabilities)[kTileKeys / 4]) {
+  template <int kWords>
+  __device__ static void pack(const float (&scores)[2 * kWords], uint32_t (&probabilities)[kWords]) {
 #pragma unroll
-    for (int i = 0; i < kTileKeys / 4; ++i) probabilities[i] = pack_bf16(scores[2 * i], scores[2 * i + 1]);
+    for (int i = 0; i < kWords; ++i) probabilities[i] = pack_bf16(scores[2 * i], scores[2 * i + 1]);
   }
 };
 

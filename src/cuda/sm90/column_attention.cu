@@ -5,21 +5,25 @@
 #include "cuda/launch.h"
 #include "cuda/sm90/attention.h"
 #include "cuda/sm90/attention_consumer.cuh"
+#include "cuda/sm90/attention_plan.h"
 #include "cuda/sm90/attention_rows.cuh"
 #include "cuda/sm90/tensor_map.h"
 
 namespace chipmunk::cuda::sm90 {
 namespace {
 
+/// Together: for pieces whose rows all warpgroups share.
 template <int kHeadDim>
 struct ShapeFor;
 template <>
 struct ShapeFor<64> {
   using Type = AttentionShape<64, 3, 112, 4, true, 56>;
+  using Together = AttentionShape<64, 3, 112, 4, false, 56>;
 };
 template <>
 struct ShapeFor<128> {
   using Type = AttentionShape<128, 3, 112, 3, false, 56, true>;
+  using Together = AttentionShape<128, 3, 112, 3, false, 56>;
 };
 
 /// Threads that gather keys and values, each of which announces its part of a tile.
@@ -37,27 +41,42 @@ struct Arguments {
   ColumnEpilogueOperands epilogue;
   int key_tokens;
   int64_t capacity;
-  int groups, items;  // groups of query rows a head; of all heads
+  int groups;              // of query rows a head
+  int first_item, pieces;  // of this launch
   float scale_log2;
 };
 
-/// The piece of work with that number: groups of a head follow each other, so that its keys stay in the cache.
-struct Item {
+/// What a block does at a time: an item, which is a group of query rows of a head, or a part of one: the rows that a
+/// warpgroup has at a time, here had by all of them, which share the keys.
+enum class Pieces { kItems, kParts };
+
+/// Groups of a head follow each other, so that its keys stay in the cache.
+template <class Shape, Pieces kPieces>
+struct Piece {
   int batch, head, first_row;
 
-  template <class Shape>
-  __device__ static Item find(const Arguments& a, int number) {
-    Item item;
-    const int head = number / a.groups;
-    item.first_row = (number - head * a.groups) * Shape::kRows;
-    item.batch = head / a.out.heads;
-    item.head = head - item.batch * a.out.heads;
-    return item;
+  __device__ static int item(const Arguments& a, int number) {
+    return a.first_item + (kPieces == Pieces::kItems ? number : number / Shape::kWarpgroups);
+  }
+
+  __device__ static Piece find(const Arguments& a, int number) {
+    Piece piece;
+    const int of = item(a, number), head = of / a.groups;
+    piece.first_row = (of - head * a.groups) * Shape::kRows;
+    if (kPieces == Pieces::kParts) piece.first_row += number % Shape::kWarpgroups * Shape::kWarpgroupRows;
+    piece.batch = head / a.out.heads;
+    piece.head = head - piece.batch * a.out.heads;
+    return piece;
+  }
+
+  __device__ int warpgroup_row(int warpgroup) const {
+    return first_row + (kPieces == Pieces::kItems ? warpgroup * Shape::kWarpgroupRows : 0);
   }
 };
 
 /// The number of keys of this block's pieces of work, one after the other. Each is asked for a piece ahead: it would
 /// come behind everything that is being gathered.
+template <class Piece>
 class KeyCounts {
  public:
   __device__ KeyCounts(const Arguments& a, int first) : a_(a), next_number_(first) { ask(); }
@@ -71,7 +90,7 @@ class KeyCounts {
 
  private:
   __device__ void ask() {
-    if (next_number_ < a_.items) asked_ = a_.counts[next_number_];
+    if (next_number_ < a_.pieces) asked_ = a_.counts[Piece::item(a_, next_number_)];
     next_number_ += static_cast<int>(gridDim.x);
   }
 
@@ -80,7 +99,7 @@ class KeyCounts {
 };
 
 /// What gathers keys and values: every warp brings a part of each tile's rows, a few of them with each instruction.
-template <class Shape>
+template <class Shape, class Piece>
 class Gatherer {
  public:
   __device__ Gatherer(const Arguments& a, const AttentionPipeline<Shape>& pipeline) : a_(a), pipeline_(pipeline) {
@@ -98,7 +117,7 @@ class Gatherer {
     while (true) {
 #pragma unroll
       for (int i = 0; i < kTilesAhead; ++i) {
-        if (now.number >= a_.items) return;
+        if (now.number >= a_.pieces) return;
         bring_tile(now, asked[i]);
         asked[i] = ask(ahead);
         now.advance();
@@ -127,7 +146,7 @@ class Gatherer {
   struct Cursor {
     const Arguments& a;
     int number = static_cast<int>(blockIdx.x), first = 0, keys;
-    KeyCounts counts;
+    KeyCounts<Piece> counts;
 
     __device__ explicit Cursor(const Arguments& arguments) : a(arguments), counts(arguments, number) {
       keys = counts.next();
@@ -147,18 +166,18 @@ class Gatherer {
       keys = counts.next();
     }
     __device__ void skip_empty() {
-      while (number < a.items && keys == 0) next_item();
+      while (number < a.pieces && keys == 0) next_item();
     }
   };
 
   /// The key of the warp's row number lane() in a tile, any past the end of the list; goes on to the next tile.
   __device__ int ask(Cursor& at) const {
-    if (at.number >= a_.items) return 0;
+    if (at.number >= a_.pieces) return 0;
     int key = at.first + warp_row() + lane();
     if (lane() >= kWarpRows || key >= at.keys) {
       key = 0;
     } else if (at.keys != a_.key_tokens) {
-      key = a_.indices[at.number * a_.capacity + key];
+      key = a_.indices[Piece::item(a_, at.number) * a_.capacity + key];
     }
     at.advance();
     return key;
@@ -166,8 +185,8 @@ class Gatherer {
 
   /// `key` of lane i is that of the warp's row i.
   __device__ void bring_tile(const Cursor& now, int key) {
-    const Item item = Item::find<Shape>(a_, now.number);
-    const __nv_bfloat16* rows = a_.k + item.batch * a_.k_strides.batch + item.head * a_.k_strides.head;
+    const Piece piece = Piece::find(a_, now.number);
+    const __nv_bfloat16* rows = a_.k + piece.batch * a_.k_strides.batch + piece.head * a_.k_strides.head;
     uint32_t row_bytes = a_.k_row_bytes;
     uint32_t tile = pipeline_.keys(at_.slot).address;
     uint32_t full = pipeline_.keys_full(at_.slot), empty = pipeline_.keys_empty(at_.slot);
@@ -182,7 +201,7 @@ class Gatherer {
         gather(column, row_bytes, key, tile);
       }
       arrive_after_copies(full);
-      rows = a_.v + item.batch * a_.v_strides.batch + item.head * a_.v_strides.head;
+      rows = a_.v + piece.batch * a_.v_strides.batch + piece.head * a_.v_strides.head;
       row_bytes = a_.v_row_bytes;
       tile = pipeline_.values(at_.slot).address;
       full = pipeline_.values_full(at_.slot);
@@ -200,8 +219,8 @@ class Gatherer {
     }
   }
 
-  /// The first `count` rows of the tile, and zeros: a probability of 0 makes 0 only of numbers. (Any key in their place
-  /// would do for the scores, but all blocks would wait for the same one.)
+  /// The first `count` rows of the tile, and zeros: a probability of 0 makes 0 only of numbers. (Any keys in their
+  /// place would do for the scores, but the same one for all blocks would be waited for.)
   __device__ void gather_some(const __nv_bfloat16* column, uint32_t row_bytes, int key, uint32_t tile,
                               int count) const {
 #pragma unroll 1
@@ -224,7 +243,7 @@ __device__ void write_lse(const Arguments& a, const OutRows& rows, int r, float 
 }
 
 /// The result joined with what is known of the other keys.
-template <class Shape>
+template <class Shape, ColumnEpilogue kEpilogue>
 __device__ void write_joined(const Arguments& a, bool all_keys, const OutRows& rows,
                              const AttentionConsumer<Shape, true>& consumer) {
   // Everything is on its way before the first use, or each row would wait for memory again.
@@ -232,11 +251,13 @@ __device__ void write_joined(const Arguments& a, bool all_keys, const OutRows& r
 #pragma unroll
   for (int r = 0; r < 2; ++r)
     known[r] = rows.template load<Shape::kHeadDim>(a.epilogue.residual, a.epilogue.residual_strides, r);
+  ColumnEpilogueOperands epilogue = a.epilogue;
+  epilogue.kind = kEpilogue;
   RowWeights weights[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const float lse = consumer.lse(r);
-    weights[r] = rows.exists(r) ? row_weights(a.epilogue, all_keys, rows.lse_index(r), lse, rows.is_writer(r))
+    weights[r] = rows.exists(r) ? row_weights(epilogue, all_keys, rows.lse_index(r), lse, rows.is_writer(r))
                                 : RowWeights{0.0f, 0.0f};
     write_lse(a, rows, r, lse);
   }
@@ -249,42 +270,58 @@ __device__ void write_joined(const Arguments& a, bool all_keys, const OutRows& r
   }
 }
 
-template <class Shape>
-__device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipeline, int warpgroup) {
-  AttentionConsumer<Shape, true> consumer(pipeline, warpgroup, a.scale_log2);
-  const auto bring = [&](int number) {
-    if (number >= a.items) return;
-    const Item item = Item::find<Shape>(a, number);
-    bring_queries(pipeline, warpgroup, a.q, item.first_row, item.head, item.batch);
-  };
-  bring(blockIdx.x);
-  KeyCounts counts(a, static_cast<int>(blockIdx.x));
-  for (int number = blockIdx.x; number < a.items; number += gridDim.x) {
-    const Item item = Item::find<Shape>(a, number);
-    const int keys = counts.next();
-    const auto next_queries = [&] { bring(number + static_cast<int>(gridDim.x)); };
-    if (keys > 0) {
-      consumer.attend(keys, next_queries);
-    } else {
-      consumer.attend_nothing(next_queries);
-    }
-    const OutRows rows(a.out, item.batch, item.head, item.first_row + warpgroup * Shape::kWarpgroupRows, a.out.tokens);
-    if (a.epilogue.kind == ColumnEpilogue::kNone) {
+template <class Shape, ColumnEpilogue kEpilogue>
+__device__ void write_result(const Arguments& a, bool all_keys, const OutRows& rows,
+                             const AttentionConsumer<Shape, true>& consumer) {
+  if constexpr (kEpilogue == ColumnEpilogue::kNone) {
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        write_lse(a, rows, r, consumer.lse(r));
-        const float divisor = consumer.divisor(r);
-        rows.template write<Shape::kHeadDim>(consumer.out, r, divisor == 0.0f ? 0.0f : 1.0f / divisor);
-      }
-    } else {
-      write_joined<Shape>(a, keys == a.key_tokens, rows, consumer);
+    for (int r = 0; r < 2; ++r) {
+      write_lse(a, rows, r, consumer.lse(r));
+      const float divisor = consumer.divisor(r);
+      rows.template write<Shape::kHeadDim>(consumer.out, r, divisor == 0.0f ? 0.0f : 1.0f / divisor);
     }
+  } else {
+    write_joined<Shape, kEpilogue>(a, all_keys, rows, consumer);
   }
 }
 
-template <class Shape>
+template <class Shape, Pieces kPieces, ColumnEpilogue kEpilogue>
+__device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipeline, int warpgroup) {
+  using Piece = Piece<Shape, kPieces>;
+  AttentionConsumer<Shape, true> consumer(pipeline, warpgroup, a.scale_log2);
+  const auto bring = [&](int number) {
+    if (number >= a.pieces) return;
+    const Piece piece = Piece::find(a, number);
+    const int first_row = piece.warpgroup_row(warpgroup) - warpgroup * Shape::kWarpgroupRows;
+    bring_queries(pipeline, warpgroup, a.q, first_row, piece.head, piece.batch);
+  };
+  bring(blockIdx.x);
+  KeyCounts<Piece> counts(a, static_cast<int>(blockIdx.x));
+  for (int number = blockIdx.x; number < a.pieces; number += gridDim.x) {
+    const Piece piece = Piece::find(a, number);
+    const int keys = counts.next();
+    if constexpr (kPieces == Pieces::kItems) {
+      const auto next_queries = [&] { bring(number + static_cast<int>(gridDim.x)); };
+      if (keys > 0) {
+        consumer.attend(keys, next_queries);
+      } else {
+        consumer.attend_nothing(next_queries);
+      }
+    } else {
+      consumer.attend_together(keys);
+      // A block has one part.
+      if (warpgroup > 0) return;
+    }
+    const OutRows rows(a.out, piece.batch, piece.head, piece.warpgroup_row(warpgroup), a.out.tokens);
+    write_result<Shape, kEpilogue>(a, keys == a.key_tokens, rows, consumer);
+  }
+}
+
+/// A kernel for each epilogue: code that comes by once a piece of work has to be fetched again every time.
+template <class Shape, Pieces kPieces, ColumnEpilogue kEpilogue>
 __global__ void __launch_bounds__(Shape::kThreads, 1) column_attention(const __grid_constant__ Arguments a) {
   extern __shared__ unsigned char shared[];
+  if constexpr (kPieces == Pieces::kItems) launch_dependents();
   const AttentionPipeline<Shape> pipeline(shared);
   if (threadIdx.x == 0) {
     pipeline.init(kProducerThreads);
@@ -294,17 +331,52 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) column_attention(const __g
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     shrink_registers<Shape::kProducerRegisters>();
-    Gatherer<Shape>(a, pipeline).run();
+    Gatherer<Shape, Piece<Shape, kPieces>>(a, pipeline).run();
   } else {
     grow_registers<Shape::kConsumerRegisters>();
-    consume<Shape>(a, pipeline, warpgroup - 1);
+    consume<Shape, kPieces, kEpilogue>(a, pipeline, warpgroup - 1);
   }
+  // What comes after this grid may rely on the one before it, too.
+  if constexpr (kPieces == Pieces::kParts) wait_for_grids();
+}
+
+using Kernel = void (*)(Arguments);
+template <class Shape, Pieces kPieces>
+Kernel kernel_with(ColumnEpilogue epilogue) {
+  switch (epilogue) {
+    case ColumnEpilogue::kNone: return column_attention<Shape, kPieces, ColumnEpilogue::kNone>;
+    case ColumnEpilogue::kAdd: return column_attention<Shape, kPieces, ColumnEpilogue::kAdd>;
+    case ColumnEpilogue::kSubtract: return column_attention<Shape, kPieces, ColumnEpilogue::kSubtract>;
+    case ColumnEpilogue::kSplit: return column_attention<Shape, kPieces, ColumnEpilogue::kSplit>;
+    case ColumnEpilogue::kMerge: return column_attention<Shape, kPieces, ColumnEpilogue::kMerge>;
+  }
+  return nullptr;
+}
+
+/// overlaps: the grid may begin while the last blocks of the one before it are still at work.
+template <class Shape>
+void launch_grid(cudaStream_t stream, Kernel kernel, const Arguments& a, int blocks, bool overlaps) {
+  check(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(Shape::kSharedBytes)),
+      "column_attention: shared memory");
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(Shape::kThreads);
+  config.dynamicSmemBytes = Shape::kSharedBytes;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = overlaps ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, a), "column_attention");
 }
 
 template <int kHeadDim>
 void launch(cudaStream_t stream, const DeviceProperties& device, const ColumnAttentionParams& params) {
   using Shape = typename ShapeFor<kHeadDim>::Type;
-  static_assert(Shape::kRows == kColumnGroup);
+  using Together = typename ShapeFor<kHeadDim>::Together;
+  static_assert(Shape::kRows == kColumnGroup && Together::kRows == kColumnGroup);
   Arguments a{};
   a.q = make_head_map(params.q.data, params.q_strides, params.batch, params.query_tokens, params.heads, params.head_dim,
                       Shape::kWarpgroupRows);
@@ -323,14 +395,19 @@ void launch(cudaStream_t stream, const DeviceProperties& device, const ColumnAtt
   a.key_tokens = static_cast<int>(params.key_tokens);
   a.capacity = params.capacity;
   a.groups = static_cast<int>(ceil_div(params.query_tokens, kColumnGroup));
-  a.items = static_cast<int>(params.batch * params.heads * a.groups);
   a.scale_log2 = params.scale * kLog2E;
-  const auto kernel = column_attention<Shape>;
-  check(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(Shape::kSharedBytes)),
-      "column_attention: shared memory");
-  kernel<<<std::min(a.items, device.multiprocessors), Shape::kThreads, Shape::kSharedBytes, stream>>>(a);
-  check_launch("column_attention");
+  const auto items = static_cast<int>(params.batch * params.heads * a.groups);
+  const int parts = items_in_parts(items, device.multiprocessors, Shape::kWarpgroups);
+  if (items > parts) {
+    a.pieces = items - parts;
+    launch_grid<Shape>(stream, kernel_with<Shape, Pieces::kItems>(params.epilogue), a,
+                       std::min(a.pieces, device.multiprocessors), false);
+  }
+  if (parts > 0) {
+    a.first_item = items - parts;
+    a.pieces = parts * Together::kWarpgroups;
+    launch_grid<Together>(stream, kernel_with<Together, Pieces::kParts>(params.epilogue), a, a.pieces, items > parts);
+  }
 }
 
 }  // namespace
