@@ -24,7 +24,7 @@ struct MlpResult {
   std::string preset, kernel;
   std::optional<double> top_keys, random_keys;  ///< of sparse steps
   double kept = 1.0;                            ///< share of the features that were computed
-  /// cuBLASLt's pair is the sum of its fastest algorithms, each measured alone: all three are that.
+  /// Of one run.
   double median_ms = 0.0, min_ms = 0.0, max_ms = 0.0;
   double useful_flops = 0.0;             ///< of the two layers; 0 for the selection
   double clock_tflops = 0.0;             ///< of a large matmul in the same rounds
