@@ -18,6 +18,7 @@
 #include "ops/elementwise.h"
 #include "random_models.h"
 #include "sparse/transformer_state.h"
+#include "stopwatch.h"
 #include "timed_context.h"
 
 namespace chipmunk::cli {
@@ -29,11 +30,6 @@ using Progress = std::function<void(const std::string&)>;
 constexpr int64_t kTilingPixels = int64_t{1024} * 1024;
 /// What CLIP was trained on.
 constexpr int64_t kClipTokens = 77;
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 /// A part of a generation that runs again and again.
 struct Stage {

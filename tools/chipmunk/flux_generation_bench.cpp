@@ -12,6 +12,7 @@
 #include "chipmunk/error.h"
 #include "pipeline/flow_match.h"
 #include "pipeline/flux_denoiser.h"
+#include "stopwatch.h"
 
 namespace chipmunk::cli {
 namespace {
@@ -19,11 +20,6 @@ namespace {
 /// FLUX.1-dev's.
 constexpr FlowMatchConfig kScheduler = {.shift = 3.0, .use_dynamic_shifting = true};
 constexpr float kGuidance = 3.5f;
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 class StepTimes : public ProgressSink {
  public:

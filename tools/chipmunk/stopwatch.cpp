@@ -16,6 +16,11 @@ constexpr const char* kClock = "clock";
 
 }  // namespace
 
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
 void Stopwatch::add(std::string name, std::function<void()> body) {
   entries_.push_back({std::move(name), std::move(body), {}, 1});
 }

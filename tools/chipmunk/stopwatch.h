@@ -8,6 +8,9 @@
 
 namespace chipmunk::cli {
 
+/// The upper one of two. values: at least one.
+double median(std::vector<double> values);
+
 /// Times bodies in rounds, so that every one of them sees the same clock and temperature.
 class Stopwatch {
  public:
