@@ -2,7 +2,8 @@
 
 python peer_flux.py [--rounds 10] [--width 1280] [--height 768]
 python peer_flux.py --program ../build-release/bin/chipmunk --visits 3
-Needs nothing but PyTorch: the transformer is written out here, with random weights, compiled, on cuDNN's attention.
+Needs nothing but PyTorch and peer_attention.py beside it: the transformer is written out here, with random weights,
+compiled, on cuDNN's attention.
 With a program, each visit times PyTorch, the program's dense step and PyTorch again, so that both see the same clock;
 the ratio is that of a visit, then its median with the extremes.
 """
@@ -18,6 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from peer_attention import milliseconds, spread
 
 NORM_EPSILON = 1e-6
 TIME_CHANNELS = 256
@@ -176,21 +179,12 @@ def check(options):
         raise SystemExit("peer_flux: expected a relative error below 0.03")
 
 
-def milliseconds(body, device):
-    if device == "cpu":
-        begin = time.perf_counter()
-        body()
-        return 1e3 * (time.perf_counter() - begin)
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
+def time_once(body, device):
+    if device == "cuda":
+        return milliseconds(body)
+    begin = time.perf_counter()
     body()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end)
-
-
-def spread(values):
-    return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+    return 1e3 * (time.perf_counter() - begin)
 
 
 def run_program(options):
@@ -220,7 +214,7 @@ def main():
         check(options)
         model, inputs = make_step(options, *blocks)
         step = torch.compile(model)
-        run = lambda: [milliseconds(lambda: step(*inputs), options.device) for _ in range(options.rounds)]
+        run = lambda: [time_once(lambda: step(*inputs), options.device) for _ in range(options.rounds)]
         for _ in range(3):
             step(*inputs)
         peer, ours, ratios = run(), [], []
@@ -230,9 +224,9 @@ def main():
             after = run()
             ratios.append(statistics.median(before + after) / ours[-1])
             peer += before + after
-    print(f"PyTorch {torch.__version__}, compiled, a step: {spread(peer)} ms")
+    print(f"PyTorch {torch.__version__}, compiled, a step: {spread(peer, 2)} ms")
     if ours:
-        print(f"chipmunk, a dense step: {spread(ours)} ms, {spread(ratios)} times as fast")
+        print(f"chipmunk, a dense step: {spread(ours, 2)} ms, {spread(ratios, 2)} times as fast")
 
 
 if __name__ == "__main__":
