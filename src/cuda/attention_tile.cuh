@@ -87,7 +87,8 @@ __device__ inline void mask_scores(float (&scores)[kScoreTiles][4], const ScoreM
       const int64_t key = first_key + n * 8 + lane % 4 * 2 + i % 2;
       const bool visible = key < mask.limit && key <= row + mask.causal_offset;
       float score = scores[n][i] * scale_log2;
-      if (visible && mask.relative_bias != nullptr) {
+      // Rows past the end, of which nothing is kept, have no entries.
+      if (visible && mask.relative_bias != nullptr && row <= mask.bias_origin) {
         score = fmaf(mask.relative_bias[key - row + mask.bias_origin], kLog2E, score);
       }
       scores[n][i] = visible ? score : -INFINITY;
