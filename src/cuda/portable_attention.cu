@@ -150,7 +150,11 @@ __device__ void write_rows(const Arguments& a, const Work& work, const float (&o
     const bool writer = lane % 4 == 0;
     if (a.lse != nullptr && writer) a.lse[lse_index] = lse;
     RowWeights weights{0.0f, 1.0f};
-    if constexpr (kColumns) weights = row_weights(a.epilogue, work.ids == nullptr, lse_index, lse, writer);
+    if constexpr (kColumns) {
+      KnownLse known = load_known_lse(a.epilogue, lse_index);
+      weights = row_weights(a.epilogue.kind, work.ids == nullptr, known, lse);
+      if (a.epilogue.kind == ColumnEpilogue::kSplit && writer) a.epilogue.lse_rest[lse_index] = known.rest;
+    }
     const float sparse = softmax.sum[r] == 0.0f || weights.sparse == 0.0f ? 0.0f : weights.sparse / softmax.sum[r];
     bf16* to = a.out + work.batch * a.out_strides.batch + token * a.out_strides.token + work.head * a.out_strides.head;
     const bf16* residual = nullptr;

@@ -47,6 +47,9 @@ template <class Shape, bool kGathered>
 struct AttentionConsumer {
   static constexpr int kTileKeys = Shape::kTileKeys;
   static constexpr int kHeadDim = Shape::kHeadDim;
+  // Whether the last tile of gathered keys is multiplied no wider than they need. (Overlapped, it would take
+  // registers.)
+  static constexpr bool kNarrowTails = kGathered && !Shape::kOverlap;
 
   AttentionPipeline<Shape> pipeline;
   int warpgroup, lane;
@@ -66,6 +69,12 @@ struct AttentionConsumer {
     if constexpr (Shape::kTurns) {
       if (warpgroup == Shape::kWarpgroups - 1) end_turn();
     }
+  }
+
+  /// How many keys of a tile are multiplied where `keys` >= 1 are left: there must be as many rows, of numbers.
+  __device__ static int width(int keys) {
+    if (!kNarrowTails || keys > kNarrow) return kTileKeys;
+    return keys > kNarrowest ? kNarrow : kNarrowest;
   }
 
   /// Attention of this warpgroup's rows over `keys` >= 1 keys, which the producer brings. Leaves the unnormalised
@@ -88,7 +97,7 @@ struct AttentionConsumer {
   }
 
   /// The same with rows that all warpgroups have: each computes every kWarpgroups-th tile. Leaves the result with the
-  /// first one. Nothing may be on its way into the tiles' memory after these keys.
+  /// first one. Nothing may be on its way into the memory of keys after these.
   __device__ void attend_together(int keys) {
     static_assert(!Shape::kOverlap && !Shape::kTurns);
     auto nothing = [] {};
@@ -102,9 +111,13 @@ struct AttentionConsumer {
     for (int t = 0; t < tiles; ++t) {
       if (t < next) {
         pass_over_tile();
+        continue;
+      }
+      next += Shape::kWarpgroups;
+      if (kNarrowTails && t == tiles - 1 && last_keys <= kNarrow) {
+        attend_tail(t, last_keys, nothing, no_hook);
       } else {
-        attend_tile(t, tiles, last_keys, nothing, no_hook);
-        next += Shape::kWarpgroups;
+        attend_tile<kTileKeys>(t, t == tiles - 1, last_keys, nothing, no_hook);
       }
     }
     sum_over_lanes();
@@ -119,6 +132,17 @@ struct AttentionConsumer {
     clear();
   }
 
+  /// Waits for a stage of the ring that is no tile, and returns its slot.
+  __device__ int wait_stage() const {
+    wait(pipeline.values_full(values_at.slot), values_at.parity);
+    return values_at.slot;
+  }
+  __device__ void release_stage() {
+    release(pipeline.keys_empty(keys_at.slot));
+    keys_at.advance();
+    finish_values();
+  }
+
   __device__ float lse(int r) const { return sum[r] == 0.0f ? -INFINITY : (base(r) + log2f(sum[r])) * kLn2; }
 
   /// What the result of row r is to be divided by; 0 where there was no key. The values were weighted with
@@ -131,12 +155,16 @@ struct AttentionConsumer {
   }
 
  private:
+  // Multiples of 16; above the wider one a tile is computed as a whole.
+  static constexpr int kNarrowest = 48, kNarrow = 80;
+  static_assert(!kNarrowTails || kNarrow < kTileKeys);
+
   /// Adds up the warpgroups' parts of a result, in the first one's registers.
   __device__ void join_parts() {
     constexpr int kBarrier = 7, kThreads = Shape::kWarpgroups * 128;
     // A thread's values lie 128 apart, beside those of the others that hold the same.
     constexpr int kPart = 128 * (kHeadDim / 2 + 4);
-    static_assert((Shape::kWarpgroups - 1) * kPart * 4 <= Shape::kBarriersOffset - Shape::kKeysOffset);
+    static_assert((Shape::kWarpgroups - 1) * kPart * 4 <= Shape::kValuesOffset - Shape::kKeysOffset);
     float* mine = static_cast<float*>(__cvta_shared_to_generic(pipeline.base + Shape::kKeysOffset)) + threadIdx.x % 128;
     join_barrier(kBarrier, kThreads);
     if (warpgroup > 0) {
@@ -192,52 +220,43 @@ struct AttentionConsumer {
     finish_values();
   }
 
-  /// One after the other: the probabilities take the registers of the scores. A last tile of few keys is multiplied as
-  /// a narrower one.
+  /// One after the other: the probabilities take the registers of the scores.
   template <class NextQueries, class TileHook>
   __device__ void attend_in_turn(int tiles, int last_keys, NextQueries& next_queries, TileHook& hook) {
-    constexpr int kNarrowKeys = 64;
-    const int wide_tiles = kGathered && last_keys <= kNarrowKeys ? tiles - 1 : tiles;
-    for (int t = 0; t < wide_tiles; ++t) {
+    const int whole_tiles = width(last_keys) == kTileKeys ? tiles : tiles - 1;
+    for (int t = 0; t < whole_tiles; ++t) {
       float scores[kTileKeys / 2];
-      attend_one(scores, t, tiles, last_keys, next_queries, hook);
+      uint32_t probabilities[kTileKeys / 4];
+      float factors[2];
+      begin_turn();
+      start_scores(scores);
+      end_turn();
+      wait_products<0>();
+      finish_scores(scores, t == tiles - 1, last_keys, next_queries);
+      update_softmax(scores, factors);
+      hook(scores, [this](int r) { return base(r); });
+      if (t > 0) rescale(factors);
+      pack(scores, probabilities);
+      start_values(probabilities, t > 0);
+      wait_products<0>();
+      finish_values();
     }
-    if constexpr (kGathered) {
-      if (wide_tiles == tiles) return;
-      float scores[kNarrowKeys / 2];
-      attend_one(scores, tiles - 1, tiles, last_keys, next_queries, hook);
+    if constexpr (kNarrowTails) {
+      if (whole_tiles < tiles) attend_tail(whole_tiles, last_keys, next_queries, hook);
     }
-  }
-  template <int kScores, class NextQueries, class TileHook>
-  __device__ __forceinline__ void attend_one(float (&scores)[kScores], int t, int tiles, int last_keys,
-                                             NextQueries& next_queries, TileHook& hook) {
-    uint32_t probabilities[kScores / 2];
-    float factors[2];
-    begin_turn();
-    start_scores(scores);
-    end_turn();
-    wait_products<0>();
-    finish_scores(scores, t == tiles - 1, last_keys, next_queries);
-    update_softmax(scores, factors);
-    if constexpr (2 * kScores == kTileKeys) hook(scores, [this](int r) { return base(r); });
-    if (t > 0) rescale(factors);
-    pack(scores, probabilities);
-    start_values(probabilities, t > 0);
-    wait_products<0>();
-    finish_values();
   }
 
-  /// One tile in the same way. (attend_one() would cost registers there, and this one here.)
-  template <class NextQueries, class TileHook>
-  __device__ void attend_tile(int t, int tiles, int last_keys, NextQueries& next_queries, TileHook& hook) {
-    float scores[kTileKeys / 2];
-    uint32_t probabilities[kTileKeys / 4];
+  /// One tile in the same way. (In place of the loop's body it costs registers there.)
+  template <int kKeys, class NextQueries, class TileHook>
+  __device__ void attend_tile(int t, bool last, int last_keys, NextQueries& next_queries, TileHook& hook) {
+    float scores[kKeys / 2];
+    uint32_t probabilities[kKeys / 4];
     float factors[2];
     begin_turn();
     start_scores(scores);
     end_turn();
     wait_products<0>();
-    finish_scores(scores, t == tiles - 1, last_keys, next_queries);
+    finish_scores(scores, last, last_keys, next_queries);
     update_softmax(scores, factors);
     hook(scores, [this](int r) { return base(r); });
     if (t > 0) rescale(factors);
@@ -245,6 +264,16 @@ struct AttentionConsumer {
     start_values(probabilities, t > 0);
     wait_products<0>();
     finish_values();
+  }
+
+  /// The last tile, where it has few keys.
+  template <class NextQueries, class TileHook>
+  __device__ void attend_tail(int t, int keys, NextQueries& next_queries, TileHook& hook) {
+    if (keys <= kNarrowest) {
+      attend_tile<kNarrowest>(t, true, keys, next_queries, hook);
+    } else {
+      attend_tile<kNarrow>(t, true, keys, next_queries, hook);
+    }
   }
 
   /// A tile of another warpgroup's.
@@ -299,24 +328,26 @@ struct AttentionConsumer {
     if constexpr (Shape::kTurns) pass_barrier(1 + (warpgroup + 1) % Shape::kWarpgroups, 256);
   }
 
-  template <int kScores>
-  __device__ void start_scores(float (&scores)[kScores]) const {
+  // Of so many keys of a tile as the arrays have room for.
+
+  template <int kValues>
+  __device__ void start_scores(float (&scores)[kValues]) const {
     wait_tile(pipeline.keys_full(keys_at.slot), keys_at.parity);
     fence_products();
     issue_scores(scores);
     commit_products();
   }
   /// last: of this group's tiles, which may have fewer keys.
-  template <int kScores, class NextQueries>
-  __device__ void finish_scores(float (&scores)[kScores], bool last, int last_keys, NextQueries& next_queries) {
+  template <int kValues, class NextQueries>
+  __device__ void finish_scores(float (&scores)[kValues], bool last, int last_keys, NextQueries& next_queries) {
     release(pipeline.keys_empty(keys_at.slot));
     keys_at.advance();
     if (!last) return;
     next_queries();
-    if (last_keys < 2 * kScores) mask(scores, last_keys);
+    if (last_keys < 2 * kValues) mask(scores, last_keys);
   }
-  template <int kWords>
-  __device__ void start_values(const uint32_t (&probabilities)[kWords], bool accumulate) {
+  template <int kPairs>
+  __device__ void start_values(const uint32_t (&probabilities)[kPairs], bool accumulate) {
     wait_tile(pipeline.values_full(values_at.slot), values_at.parity);
     fence_products();
     issue_values(probabilities, accumulate);
@@ -341,49 +372,49 @@ struct AttentionConsumer {
     if (lane == 0) arrive(barrier);
   }
 
-  template <int kScores>
-  __device__ void issue_scores(float (&scores)[kScores]) const {
+  template <int kValues>
+  __device__ void issue_scores(float (&scores)[kValues]) const {
     using Q = typename AttentionPipeline<Shape>::QMatrix;
     using Tile = typename AttentionPipeline<Shape>::TileMatrix;
     const uint64_t q = pipeline.q().depth_along_rows(warpgroup * Shape::kWarpgroupRows);
     const uint64_t keys = pipeline.keys(keys_at.slot).depth_along_rows(0);
 #pragma unroll
     for (int step = 0; step < kHeadDim / 16; ++step) {
-      Wgmma<2 * kScores>::shared_shared(scores, q + Q::depth_along_rows_step(step),
+      Wgmma<2 * kValues>::shared_shared(scores, q + Q::depth_along_rows_step(step),
                                         keys + Tile::depth_along_rows_step(step), step > 0);
     }
   }
 
-  template <int kWords>
-  __device__ void issue_values(const uint32_t (&probabilities)[kWords], bool accumulate) {
+  template <int kPairs>
+  __device__ void issue_values(const uint32_t (&probabilities)[kPairs], bool accumulate) {
     using Tile = typename AttentionPipeline<Shape>::TileMatrix;
     const uint64_t values = pipeline.values(values_at.slot).depth_down_columns();
 #pragma unroll
-    for (int step = 0; step < kWords / 4; ++step) {
+    for (int step = 0; step < kPairs / 4; ++step) {
       const uint32_t a[4] = {probabilities[4 * step], probabilities[4 * step + 1], probabilities[4 * step + 2],
                              probabilities[4 * step + 3]};
       Wgmma<kHeadDim>::registers_shared(out, a, values + Tile::depth_down_columns_step(step), step > 0 || accumulate);
     }
   }
 
-  template <int kScores>
-  __device__ void mask(float (&scores)[kScores], int keys) const {
+  template <int kValues>
+  __device__ void mask(float (&scores)[kValues], int keys) const {
     const int end = keys - lane % 4 * 2;
 #pragma unroll
-    for (int i = 0; i < kScores; ++i) {
+    for (int i = 0; i < kValues; ++i) {
       if (i / 4 * 8 + i % 2 >= end) scores[i] = -INFINITY;
     }
   }
 
   /// Turns scores into probabilities relative to the largest so far. factors: what the result so far is to be
   /// multiplied with.
-  template <int kScores>
-  __device__ void update_softmax(float (&scores)[kScores], float (&factors)[2]) {
+  template <int kValues>
+  __device__ void update_softmax(float (&scores)[kValues], float (&factors)[2]) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float top = scores[2 * r];
 #pragma unroll
-      for (int i = 0; i < kScores; i += 4) top = fmaxf(top, fmaxf(scores[i + 2 * r], scores[i + 2 * r + 1]));
+      for (int i = 0; i < kValues; i += 4) top = fmaxf(top, fmaxf(scores[i + 2 * r], scores[i + 2 * r + 1]));
       top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
       top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
       const float old_base = base(r);
@@ -393,7 +424,7 @@ struct AttentionConsumer {
       factors[r] = exp2_fast(old_base - new_base);
       float tile_sum = 0.0f;
 #pragma unroll
-      for (int i = 0; i < kScores; i += 4) {
+      for (int i = 0; i < kValues; i += 4) {
 #pragma unroll
         for (int e = i + 2 * r; e < i + 2 * r + 2; ++e) {
           scores[e] = exp2_fast(fmaf(scores[e], scale_log2, -new_base));
@@ -411,10 +442,10 @@ struct AttentionConsumer {
     for (int i = 0; i < kHeadDim / 2; ++i) out[i] *= factors[i / 2 % 2];
   }
 
-  template <int kWords>
-  __device__ static void pack(const float (&scores)[2 * kWords], uint32_t (&probabilities)[kWords]) {
+  template <int kValues>
+  __device__ static void pack(const float (&scores)[kValues], uint32_t (&probabilities)[kValues / 2]) {
 #pragma unroll
-    for (int i = 0; i < kWords; ++i) probabilities[i] = pack_bf16(scores[2 * i], scores[2 * i + 1]);
+    for (int i = 0; i < kValues / 2; ++i) probabilities[i] = pack_bf16(scores[2 * i], scores[2 * i + 1]);
   }
 };
 

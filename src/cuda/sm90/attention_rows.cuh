@@ -16,11 +16,10 @@ struct HeadRowsOut {
   int heads, tokens;
 };
 
-/// Of a row of bf16, the 16-byte chunks that one of its four lanes stores: every fourth.
-template <int kHeadDim>
-struct RowChunks {
-  uint4 chunks[kHeadDim / 32];
-};
+/// Of a warpgroup's rows, the first of the calling thread's two; the other one is 8 further.
+__device__ inline int thread_row() {
+  return static_cast<int>(threadIdx.x) % 128 / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4;
+}
 
 /// The two rows of the result that a thread of a computing warpgroup holds a quarter of.
 class OutRows {
@@ -28,7 +27,7 @@ class OutRows {
   /// first_row: of the warpgroup; rows at or past end_row do not exist.
   __device__ OutRows(const HeadRowsOut& out, int batch, int head, int first_row, int end_row)
       : out_(out), head_(batch * out.heads + head), end_row_(end_row), lane_(static_cast<int>(threadIdx.x) % 32) {
-    row_ = first_row + static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane_ / 4;
+    row_ = first_row + thread_row();
     head_offset_ = batch * out.strides.batch + head * out.strides.head;
   }
 
@@ -54,40 +53,44 @@ class OutRows {
     }
   }
 
-  /// This lane's chunks of row r of a tensor at these strides; zeros where the row does not exist.
+  /// Row r of out in the order of values; zeros where it does not exist. All lanes of the warp take part.
   template <int kHeadDim>
-  __device__ RowChunks<kHeadDim> load(const __nv_bfloat16* data, const HeadStrides& strides, int r) const {
-    const int batch = head_ / out_.heads;
-    const __nv_bfloat16* row =
-        data + batch * strides.batch + (head_ - batch * out_.heads) * strides.head + (row_ + 8 * r) * strides.token;
-    RowChunks<kHeadDim> result{};
-    if (exists(r)) {
-#pragma unroll
-      for (int i = 0; i < kHeadDim / 32; ++i) {
-        result.chunks[i] = *reinterpret_cast<const uint4*>(row + (4 * i + lane_ % 4) * 8);
-      }
-    }
-    return result;
-  }
-
-  /// Row r: out = scale * values + known_scale * known. What has a scale of 0 does not count, whatever its value.
-  template <int kHeadDim>
-  __device__ void write_sum(const float (&values)[kHeadDim / 2], int r, float scale, const RowChunks<kHeadDim>& known,
-                            float known_scale) const {
-    __nv_bfloat16* row = out_.data + head_offset_ + (row_ + 8 * r) * out_.strides.token;
+  __device__ void load(int r, uint32_t (&known)[kHeadDim / 8]) const {
+    const __nv_bfloat16* row = out_.data + head_offset_ + (row_ + 8 * r) * out_.strides.token;
 #pragma unroll
     for (int block = 0; block < kHeadDim / 8; block += 4) {
-      const uint4 chunk = known.chunks[block / 4];
+      uint4 chunk{};
+      if (exists(r)) chunk = *reinterpret_cast<const uint4*>(row + (block + lane_ % 4) * 8);
       uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
       transpose_quad(words, lane_);
 #pragma unroll
+      for (int i = 0; i < 4; ++i) known[block + i] = words[i];
+    }
+  }
+
+  /// Row r: out = scale * values + known_scale * known, whose pairs of columns are in the order of values. What has a
+  /// scale of 0 does not count, whatever its value; it is replaced.
+  template <int kHeadDim>
+  __device__ void write_sum(float (&values)[kHeadDim / 2], int r, float scale, uint32_t (&known)[kHeadDim / 8],
+                            float known_scale) const {
+    // Rare: a branch of the warp, in place of a choice for each value.
+    if (__any_sync(0xffffffffu, scale == 0.0f || known_scale == 0.0f)) {
+#pragma unroll
+      for (int i = 0; i < kHeadDim / 8; ++i) {
+        if (scale == 0.0f) values[4 * i + 2 * r] = values[4 * i + 2 * r + 1] = 0.0f;
+        if (known_scale == 0.0f) known[i] = 0;
+      }
+    }
+    __nv_bfloat16* row = out_.data + head_offset_ + (row_ + 8 * r) * out_.strides.token;
+#pragma unroll
+    for (int block = 0; block < kHeadDim / 8; block += 4) {
+      uint32_t words[4];
+#pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int at = 4 * (block + i) + 2 * r;
-        if (known_scale == 0.0f) words[i] = 0;
-        const float2 old = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&words[i]));
-        const float low = scale == 0.0f ? 0.0f : values[at] * scale;
-        const float high = scale == 0.0f ? 0.0f : values[at + 1] * scale;
-        words[i] = pack_bf16(fmaf(old.x, known_scale, low), fmaf(old.y, known_scale, high));
+        const float2 old = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&known[block + i]));
+        words[i] =
+            pack_bf16(fmaf(old.x, known_scale, values[at] * scale), fmaf(old.y, known_scale, values[at + 1] * scale));
       }
       store(row, block, r, words);
     }

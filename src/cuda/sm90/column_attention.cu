@@ -7,6 +7,7 @@
 #include "cuda/sm90/attention_consumer.cuh"
 #include "cuda/sm90/attention_plan.h"
 #include "cuda/sm90/attention_rows.cuh"
+#include "cuda/sm90/known_rows.cuh"
 #include "cuda/sm90/tensor_map.h"
 
 namespace chipmunk::cuda::sm90 {
@@ -31,7 +32,7 @@ constexpr int kProducerThreads = 128;
 constexpr int kProducerWarps = kProducerThreads / kWarpSize;
 
 struct Arguments {
-  CUtensorMap q;
+  CUtensorMap q, residual;
   const __nv_bfloat16 *k, *v;
   HeadStrides k_strides, v_strides;
   uint32_t k_row_bytes, v_row_bytes;  // from one token to the next
@@ -53,6 +54,8 @@ enum class Pieces { kItems, kParts };
 /// Groups of a head follow each other, so that its keys stay in the cache.
 template <class Shape, Pieces kPieces>
 struct Piece {
+  static constexpr int kRows = kPieces == Pieces::kItems ? Shape::kRows : Shape::kWarpgroupRows;
+
   int batch, head, first_row;
 
   __device__ static int item(const Arguments& a, int number) {
@@ -69,8 +72,9 @@ struct Piece {
     return piece;
   }
 
-  __device__ int warpgroup_row(int warpgroup) const {
-    return first_row + (kPieces == Pieces::kItems ? warpgroup * Shape::kWarpgroupRows : 0);
+  /// A warpgroup's first one of the rows.
+  __device__ static int warpgroup_row(int warpgroup) {
+    return kPieces == Pieces::kItems ? warpgroup * Shape::kWarpgroupRows : 0;
   }
 };
 
@@ -99,7 +103,8 @@ class KeyCounts {
 };
 
 /// What gathers keys and values: every warp brings a part of each tile's rows, a few of them with each instruction.
-template <class Shape, class Piece>
+/// After a piece's tiles comes what its result is joined with.
+template <class Shape, class Piece, ColumnEpilogue kEpilogue>
 class Gatherer {
  public:
   __device__ Gatherer(const Arguments& a, const AttentionPipeline<Shape>& pipeline) : a_(a), pipeline_(pipeline) {
@@ -118,7 +123,11 @@ class Gatherer {
 #pragma unroll
       for (int i = 0; i < kTilesAhead; ++i) {
         if (now.number >= a_.pieces) return;
-        bring_tile(now, asked[i]);
+        if (kJoins && now.first >= now.keys) {
+          bring_known(now);
+        } else {
+          bring_tile(now, asked[i]);
+        }
         asked[i] = ask(ahead);
         now.advance();
       }
@@ -127,6 +136,7 @@ class Gatherer {
 
  private:
   using TileMatrix = typename AttentionPipeline<Shape>::TileMatrix;
+  static constexpr bool kJoins = kEpilogue != ColumnEpilogue::kNone;
   static constexpr int kWarpRows = Shape::kTileKeys / kProducerWarps;
   static constexpr int kRowChunks = Shape::kHeadDim / 8;
   static constexpr int kRowsAtOnce = kWarpSize / kRowChunks;
@@ -142,7 +152,8 @@ class Gatherer {
   /// Of the warp's rows, the one that this lane copies a chunk of with copy i.
   __device__ static int copied_row(int i) { return i * kRowsAtOnce + lane() / kRowChunks; }
 
-  /// A tile of keys, of all that this block works on.
+  /// A tile of keys, of all that this block works on; or, past the last one of a piece that is joined, what it is
+  /// joined with.
   struct Cursor {
     const Arguments& a;
     int number = static_cast<int>(blockIdx.x), first = 0, keys;
@@ -153,8 +164,9 @@ class Gatherer {
       skip_empty();
     }
     __device__ void advance() {
+      const bool known = kJoins && first >= keys;
       first += Shape::kTileKeys;
-      if (first < keys) return;
+      if (kJoins ? !known : first < keys) return;
       next_item();
       skip_empty();
     }
@@ -166,7 +178,7 @@ class Gatherer {
       keys = counts.next();
     }
     __device__ void skip_empty() {
-      while (number < a.pieces && keys == 0) next_item();
+      while (!kJoins && number < a.pieces && keys == 0) next_item();
     }
   };
 
@@ -219,17 +231,55 @@ class Gatherer {
     }
   }
 
-  /// The first `count` rows of the tile, and zeros: a probability of 0 makes 0 only of numbers. (Any keys in their
-  /// place would do for the scores, but the same one for all blocks would be waited for.)
+  /// The first `count` rows of the tile, and zeros as far as rows are multiplied: a probability of 0 makes 0 only of
+  /// numbers. (Any keys in their place would do for the scores, but the same one for all blocks would be waited for.)
   __device__ void gather_some(const __nv_bfloat16* column, uint32_t row_bytes, int key, uint32_t tile,
                               int count) const {
+    const int end = AttentionConsumer<Shape, true>::width(count);
 #pragma unroll 1
     for (int i = 0; i < kCopies; ++i) {
       const int row = warp_row() + copied_row(i);
       const auto row_key = static_cast<uint32_t>(__shfl_sync(0xffffffffu, key, copied_row(i)));
+      if (row >= end) continue;
       copy_16(TileMatrix{tile}.chunk(row, lane_chunk()),
               reinterpret_cast<const char*>(column) + static_cast<uint64_t>(row_key) * row_bytes, row < count);
     }
+  }
+
+  __device__ void bring_known(const Cursor& now) {
+    using Known = KnownRows<Shape>;
+    const Piece piece = Piece::find(a_, now.number);
+    const uint32_t full = pipeline_.values_full(at_.slot);
+    wait(pipeline_.keys_empty(at_.slot), at_.parity ^ 1);
+    wait(pipeline_.values_empty(at_.slot), at_.parity ^ 1);
+    const Known known(pipeline_, at_.slot);
+    if (threadIdx.x == 0) {
+      constexpr int kHalves = (Piece::kRows + Known::kHalfRows - 1) / Known::kHalfRows;
+      expect_bytes(full, kHalves * Known::Half::kBytes);
+#pragma unroll 1
+      for (int half = 0; half < kHalves; ++half) {
+        const uint32_t rows = half == 0 ? known.first.address : known.second.address;
+#pragma unroll
+        for (int block = 0; block < Known::Half::kBlocks; ++block) {
+          copy_box(rows + block * Known::Half::kBlockBytes, &a_.residual, full, block * kRowElements,
+                   piece.first_row + half * Known::kHalfRows, piece.head, piece.batch);
+        }
+      }
+    }
+    if constexpr (reads_lse_all(kEpilogue)) {
+      const int64_t start = static_cast<int64_t>(piece.batch * a_.out.heads + piece.head) * a_.out.tokens;
+#pragma unroll 1
+      for (int row = static_cast<int>(threadIdx.x); row < Piece::kRows; row += kProducerThreads) {
+        const int token = piece.first_row + row;
+        if (token >= a_.out.tokens) continue;
+        copy_4(known.lse_all(row), a_.epilogue.lse_all + start + token);
+        if constexpr (reads_lse_rest(kEpilogue)) copy_4(known.lse_rest(row), a_.epilogue.lse_rest + start + token);
+      }
+    }
+    // Who waits for values may take the keys' slot for full, too.
+    arrive(pipeline_.keys_full(at_.slot));
+    arrive_after_copies(full);
+    at_.advance();
   }
 
   const Arguments& a_;
@@ -242,37 +292,39 @@ __device__ void write_lse(const Arguments& a, const OutRows& rows, int r, float 
   if (a.lse != nullptr && rows.is_writer(r)) a.lse[rows.lse_index(r)] = lse;
 }
 
-/// The result joined with what is known of the other keys.
+/// The result joined with what is known of the other keys. row: the thread's first one, of the piece's.
 template <class Shape, ColumnEpilogue kEpilogue>
-__device__ void write_joined(const Arguments& a, bool all_keys, const OutRows& rows,
-                             const AttentionConsumer<Shape, true>& consumer) {
-  // Everything is on its way before the first use, or each row would wait for memory again.
-  RowChunks<Shape::kHeadDim> known[2];
+__device__ void write_joined(const Arguments& a, bool all_keys, const OutRows& rows, int row,
+                             AttentionConsumer<Shape, true>& consumer) {
+  const KnownRows<Shape> known(consumer.pipeline, consumer.wait_stage());
+  uint32_t residual[2][Shape::kHeadDim / 8];
+  known.load(row, consumer.lane, residual);
+  KnownLse known_lse[2];
 #pragma unroll
-  for (int r = 0; r < 2; ++r)
-    known[r] = rows.template load<Shape::kHeadDim>(a.epilogue.residual, a.epilogue.residual_strides, r);
-  ColumnEpilogueOperands epilogue = a.epilogue;
-  epilogue.kind = kEpilogue;
-  RowWeights weights[2];
+  for (int r = 0; r < 2; ++r) {
+    if constexpr (reads_lse_all(kEpilogue)) known_lse[r].all = __uint_as_float(load_shared(known.lse_all(row + 8 * r)));
+    if constexpr (reads_lse_rest(kEpilogue))
+      known_lse[r].rest = __uint_as_float(load_shared(known.lse_rest(row + 8 * r)));
+  }
+  __syncwarp();
+  consumer.release_stage();
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const float lse = consumer.lse(r);
-    weights[r] = rows.exists(r) ? row_weights(epilogue, all_keys, rows.lse_index(r), lse, rows.is_writer(r))
-                                : RowWeights{0.0f, 0.0f};
+    const RowWeights weights = row_weights(kEpilogue, all_keys, known_lse[r], lse);
     write_lse(a, rows, r, lse);
-  }
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
+    if (kEpilogue == ColumnEpilogue::kSplit && rows.is_writer(r))
+      a.epilogue.lse_rest[rows.lse_index(r)] = known_lse[r].rest;
     // A part without weight does not count, whatever it is.
     const float divisor = consumer.divisor(r);
-    const float scale = divisor == 0.0f || weights[r].sparse == 0.0f ? 0.0f : weights[r].sparse / divisor;
-    rows.template write_sum<Shape::kHeadDim>(consumer.out, r, scale, known[r], weights[r].residual);
+    const float scale = divisor == 0.0f || weights.sparse == 0.0f ? 0.0f : weights.sparse / divisor;
+    rows.template write_sum<Shape::kHeadDim>(consumer.out, r, scale, residual[r], weights.residual);
   }
 }
 
 template <class Shape, ColumnEpilogue kEpilogue>
-__device__ void write_result(const Arguments& a, bool all_keys, const OutRows& rows,
-                             const AttentionConsumer<Shape, true>& consumer) {
+__device__ void write_result(const Arguments& a, bool all_keys, const OutRows& rows, int row,
+                             AttentionConsumer<Shape, true>& consumer) {
   if constexpr (kEpilogue == ColumnEpilogue::kNone) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -281,7 +333,7 @@ __device__ void write_result(const Arguments& a, bool all_keys, const OutRows& r
       rows.template write<Shape::kHeadDim>(consumer.out, r, divisor == 0.0f ? 0.0f : 1.0f / divisor);
     }
   } else {
-    write_joined<Shape, kEpilogue>(a, all_keys, rows, consumer);
+    write_joined<Shape, kEpilogue>(a, all_keys, rows, row, consumer);
   }
 }
 
@@ -292,7 +344,7 @@ __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipe
   const auto bring = [&](int number) {
     if (number >= a.pieces) return;
     const Piece piece = Piece::find(a, number);
-    const int first_row = piece.warpgroup_row(warpgroup) - warpgroup * Shape::kWarpgroupRows;
+    const int first_row = piece.first_row + Piece::warpgroup_row(warpgroup) - warpgroup * Shape::kWarpgroupRows;
     bring_queries(pipeline, warpgroup, a.q, first_row, piece.head, piece.batch);
   };
   bring(blockIdx.x);
@@ -312,8 +364,9 @@ __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipe
       // A block has one part.
       if (warpgroup > 0) return;
     }
-    const OutRows rows(a.out, piece.batch, piece.head, piece.warpgroup_row(warpgroup), a.out.tokens);
-    write_result<Shape, kEpilogue>(a, keys == a.key_tokens, rows, consumer);
+    const int first_row = Piece::warpgroup_row(warpgroup);
+    const OutRows rows(a.out, piece.batch, piece.head, piece.first_row + first_row, a.out.tokens);
+    write_result<Shape, kEpilogue>(a, keys == a.key_tokens, rows, first_row + thread_row(), consumer);
   }
 }
 
@@ -326,12 +379,13 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) column_attention(const __g
   if (threadIdx.x == 0) {
     pipeline.init(kProducerThreads);
     prefetch_map(&a.q);
+    if constexpr (kEpilogue != ColumnEpilogue::kNone) prefetch_map(&a.residual);
   }
   __syncthreads();
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     shrink_registers<Shape::kProducerRegisters>();
-    Gatherer<Shape, Piece<Shape, kPieces>>(a, pipeline).run();
+    Gatherer<Shape, Piece<Shape, kPieces>, kEpilogue>(a, pipeline).run();
   } else {
     grow_registers<Shape::kConsumerRegisters>();
     consume<Shape, kPieces, kEpilogue>(a, pipeline, warpgroup - 1);
@@ -380,6 +434,10 @@ void launch(cudaStream_t stream, const DeviceProperties& device, const ColumnAtt
   Arguments a{};
   a.q = make_head_map(params.q.data, params.q_strides, params.batch, params.query_tokens, params.heads, params.head_dim,
                       Shape::kWarpgroupRows);
+  if (params.epilogue != ColumnEpilogue::kNone) {
+    a.residual = make_head_map(params.residual.data, params.residual_strides, params.batch, params.query_tokens,
+                               params.heads, params.head_dim, KnownRows<Shape>::kHalfRows);
+  }
   a.k = static_cast<const __nv_bfloat16*>(params.k.data);
   a.v = static_cast<const __nv_bfloat16*>(params.v.data);
   a.k_strides = params.k_strides;

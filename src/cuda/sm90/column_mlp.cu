@@ -352,7 +352,8 @@ __device__ void compute_add_tile(const Arguments& a, const Pipeline& pipeline, c
   const OutRows rows(out, a.batch(tile.block), 0, a.first_row(tile.block) + warpgroup * 64, a.rows);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const auto known = rows.load<kWidth>(out.data, out.strides, r);
+    uint32_t known[kWidth / 8];
+    rows.load<kWidth>(r, known);
     rows.write_sum<kWidth>(sums, r, 1.0f, known, 1.0f);
   }
 }

@@ -25,6 +25,10 @@ __device__ inline void arrive_expecting(uint32_t barrier, uint32_t bytes) {
                "r"(bytes)
                : "memory");
 }
+/// Has the barrier's phase wait for that many bytes of bulk copies, too.
+__device__ inline void expect_bytes(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;\n" ::"r"(barrier), "r"(bytes) : "memory");
+}
 /// Arrives once all asynchronous copies that this thread has issued so far are complete.
 __device__ inline void arrive_after_copies(uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];\n" ::"r"(barrier) : "memory");
@@ -78,6 +82,14 @@ __device__ inline void copy_16(uint32_t destination, const void* source, bool va
   asm volatile("cp.async.cg.shared::cta.global [%0], [%1], 16, %2;\n" ::"r"(destination), "l"(source),
                "r"(valid ? 16 : 0)
                : "memory");
+}
+__device__ inline void copy_4(uint32_t destination, const void* source) {
+  asm volatile("cp.async.ca.shared::cta.global [%0], [%1], 4;\n" ::"r"(destination), "l"(source) : "memory");
+}
+__device__ inline uint32_t load_shared(uint32_t address) {
+  uint32_t word;
+  asm volatile("ld.shared::cta.u32 %0, [%1];\n" : "=r"(word) : "r"(address) : "memory");
+  return word;
 }
 /// Orders this thread's view of shared memory before what tensor cores and copy engine do next.
 __device__ inline void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
