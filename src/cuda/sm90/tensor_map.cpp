@@ -49,10 +49,20 @@ CUtensorMap make_head_map(const void* data, const HeadStrides& strides, int64_t 
   const cuuint32_t box[4] = {kBoxElements, static_cast<cuuint32_t>(box_tokens), 1, 1};
   const cuuint32_t element_strides[4] = {1, 1, 1, 1};
   CUtensorMap map{};
-  const CUresult status =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void*>(data), sizes, byte_strides, box,
-             element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const auto encode_map = [&] {
+    return encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void*>(data), sizes, byte_strides, box,
+                  element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  };
+  CUresult status = encode_map();
+  if (status == CUDA_ERROR_INVALID_CONTEXT) {
+    // A thread that has not called the runtime yet has no context, and the driver's functions make none. (Choosing the
+    // device that is chosen makes one, and is allowed while a stream is captured.)
+    int device = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    check(cudaSetDevice(device), "cudaSetDevice");
+    status = encode_map();
+  }
   if (status != CUDA_SUCCESS) {
     throw Error(ErrorCode::kUnsupported,
                 "the driver refused a tensor of " + std::to_string(batch) + " x " + std::to_string(heads) +
