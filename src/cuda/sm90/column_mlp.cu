@@ -262,7 +262,6 @@ __device__ void multiply_renew(const Arguments& a, const Pipeline& pipeline, int
   using Tokens = SharedMatrix<kTokens, kDepth>;
 #pragma unroll
   for (int i = 0; i < kTokens / 2; ++i) low[i] = high[i] = 0.0f;
-  int previous = -1;
 #pragma unroll 1
   for (int step = 0; step < a.steps; ++step) {
     wait_stage(pipeline, at);
@@ -285,14 +284,11 @@ __device__ void multiply_renew(const Arguments& a, const Pipeline& pipeline, int
       }
     }
     commit_products();
-    // The products of the step before are complete while these run.
-    wait_products<1>();
-    if (previous >= 0) release(pipeline, previous);
-    previous = at.slot;
+    // The other warpgroup's products run meanwhile; a stage that is let go sooner is full again sooner.
+    wait_products<0>();
+    release(pipeline, at.slot);
     at.advance();
   }
-  wait_products<0>();
-  release(pipeline, previous);
 }
 
 template <Activation kActivation>
@@ -327,7 +323,6 @@ __device__ void compute_add_tile(const Arguments& a, const Pipeline& pipeline, c
   float sums[kWidth / 2];
 #pragma unroll
   for (int i = 0; i < kWidth / 2; ++i) sums[i] = 0.0f;
-  int previous = -1;
 #pragma unroll 1
   for (int step = 0; step < tile.steps; ++step) {
     wait_stage(pipeline, at);
@@ -340,13 +335,10 @@ __device__ void compute_add_tile(const Arguments& a, const Pipeline& pipeline, c
                                               channels + Channels::depth_down_columns_step(i), 1);
     }
     commit_products();
-    wait_products<1>();
-    if (previous >= 0) release(pipeline, previous);
-    previous = at.slot;
+    wait_products<0>();
+    release(pipeline, at.slot);
     at.advance();
   }
-  wait_products<0>();
-  release(pipeline, previous);
   HeadRowsOut out = a.out;
   out.data += tile.first_channel;
   const OutRows rows(out, a.batch(tile.block), 0, a.first_row(tile.block) + warpgroup * 64, a.rows);
