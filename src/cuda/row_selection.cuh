@@ -3,15 +3,19 @@
 #include <cstdint>
 
 #include "cuda/cluster.cuh"
+#include "cuda/cuda_device.h"
+#include "cuda/cuda_error.h"
 #include "cuda/launch.h"
 
-/// The exact selection of core/column_selection.h. A row of scores belongs to a cluster of blocks, which hold a slice
-/// of it each: its scores as keys, and the columns kept as bits. A row is read from device memory once.
+/// The exact selection of core/column_selection.h. A row of scores belongs to a cluster of blocks, which have a slice
+/// of it each: its scores as keys, and the columns kept as bits.
 namespace chipmunk::cuda {
 
+/// Of blocks that hold their keys in shared memory.
 constexpr int kSelectionThreads = 256;
-/// Of selection blocks that one multiprocessor holds, so that some wait for memory while others compute.
+/// As many of these share a multiprocessor, so that some wait for memory while others compute.
 constexpr int kSelectionBlocks = 3;
+constexpr int kMaxSelectionThreads = 512;
 constexpr int kWordBits = 32;
 constexpr uint32_t kAllLanes = 0xffffffffu;
 
@@ -46,24 +50,50 @@ struct SampleCounts {
   uint32_t low, high;
   uint32_t bins[kBins];
   uint32_t groups[kBins / kWordBits];
-  uint32_t candidates;  // of this block
+  uint32_t candidates;
   uint32_t candidate_keys[kCandidates], candidate_columns[kCandidates];
+};
+
+/// Of StreamedTopK: the bounds that its sample gives, and counts of what lies between and above them.
+struct StreamCounts {
+  static constexpr int kSamples = 1024, kBins = 2048, kListed = 512;
+
+  uint32_t bins[kBins];
+  // The sample is of no more use when the last candidates are listed.
+  union {
+    uint32_t samples[kSamples];
+    struct {
+      uint32_t listed_keys[kListed], listed_columns[kListed];
+    };
+  };
+  float low, high;
+  uint32_t above, candidates, listed;
 };
 
 /// What a block needs of shared memory besides keys and words.
 struct alignas(16) SelectionShared {
-  // One search after the other; between them lies a barrier of the cluster.
+  // One search after the other; between them lies a barrier.
   union {
     DigitCounts digits;
     SampleCounts sample;
+    StreamCounts stream;
   };
   uint32_t exchanged[2];
-  uint32_t warp_sums[kSelectionThreads / kWarpSize];
+  uint32_t warp_sums[kMaxSelectionThreads / kWarpSize];
   // Of this block's keys.
   uint32_t smallest, largest;
-  // The digit of the k-th largest key; its rank among the keys that share it; how many do.
+  // The digit, or bin, of the k-th largest key; its rank among the keys that share it; how many do.
   uint32_t digit, rank, count;
 };
+
+/// Lets a kernel that has a SelectionShared use all shared memory besides. Always the most that any row wants: another
+/// thread may be launching the same kernel.
+inline void allow_shared_memory(const void* kernel, const DeviceProperties& device, const char* what) {
+  const auto most = static_cast<int>(device.shared_memory_per_block - sizeof(SelectionShared));
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most), what);
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+        what);
+}
 
 /// The sum of x over the lanes before this one.
 __device__ inline uint32_t warp_scan(uint32_t x) {
@@ -76,11 +106,47 @@ __device__ inline uint32_t warp_scan(uint32_t x) {
   return inclusive - x;
 }
 
+/// Keys in shared memory, aligned to 16 bytes.
+struct StoredKeys {
+  uint32_t* data;
+
+  __device__ uint32_t& operator[](int column) const { return data[column]; }
+
+  /// Calls body with the first `count` keys, in any order, each in one of the block's threads.
+  template <int kThreads, class Body>
+  __device__ void for_each(int count, Body body) const {
+    const auto thread = static_cast<int>(threadIdx.x);
+    const int quads = count / 4;
+#pragma unroll 2
+    for (int i = thread; i < quads; i += kThreads) {
+      const uint4 quad = reinterpret_cast<const uint4*>(data)[i];
+      body(quad.x);
+      body(quad.y);
+      body(quad.z);
+      body(quad.w);
+    }
+    for (int i = quads * 4 + thread; i < count; i += kThreads) body(data[i]);
+  }
+};
+
+/// The keys of scores that stay in device memory: every use reads them again.
+struct ScoreKeys {
+  const float* scores;
+
+  __device__ uint32_t operator[](int column) const { return order_key(scores[column]); }
+
+  template <int kThreads, class Body>
+  __device__ void for_each(int count, Body body) const {
+#pragma unroll 8
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) body((*this)[i]);
+  }
+};
+
 /// A block's slice of a row.
+template <class Keys>
 struct RowSlice {
-  uint32_t* keys;   // [columns]
+  Keys keys;        // [columns]
   uint32_t* words;  // [words_count()]: bit i of word w for column 32 w + i
-  int capacity;     // keys that there is memory for
   int row_columns;
   int first, columns;  // of the row's
 
@@ -91,19 +157,22 @@ struct RowSlice {
 };
 
 /// The steps of a selection. All threads of all blocks of a cluster call the same, with the same arguments.
+template <int kThreads, class Keys>
 class RowSelection {
+  static_assert(kThreads <= kMaxSelectionThreads);
+
  public:
   /// A number of every block of the row added up: over the blocks with lower columns, and over all of them.
   struct Total {
     int before, all;
   };
 
-  __device__ RowSelection(SelectionShared& shared, const RowSlice& slice) : shared_(shared), slice_(slice) {}
+  __device__ RowSelection(SelectionShared& shared, const RowSlice<Keys>& slice) : shared_(shared), slice_(slice) {}
 
   /// words = word_of(i), of which bits without a column do not count. A word belongs to one thread until a barrier.
   template <class WordOf>
   __device__ void set_words(WordOf word_of) {
-    for (int w = thread(); w < slice_.words_count(); w += kSelectionThreads) {
+    for (int w = thread(); w < slice_.words_count(); w += kThreads) {
       slice_.words[w] = word_of(w) & slice_.valid(w);
     }
   }
@@ -115,7 +184,7 @@ class RowSelection {
   /// How many columns are kept.
   __device__ Total count_kept() {
     int mine = 0;
-    for (int w = thread(); w < slice_.words_count(); w += kSelectionThreads) mine += __popc(slice_.words[w]);
+    for (int w = thread(); w < slice_.words_count(); w += kThreads) mine += __popc(slice_.words[w]);
     int here;
     scan(mine, &here);
     return exchange(here);
@@ -127,7 +196,7 @@ class RowSelection {
   __device__ void add_top_k(int k) {
     if (k <= 0) return;
     const Threshold threshold = find_threshold(static_cast<uint32_t>(k));
-    for (int base = warp() * kWarpSize; base < slice_.words_count(); base += kSelectionThreads) {
+    for (int base = warp() * kWarpSize; base < slice_.words_count(); base += kThreads) {
       const uint32_t word = collect(base, [&](uint32_t key) { return key >= threshold.lowest; });
       if (base + lane() < slice_.words_count()) slice_.words[base + lane()] |= word;
     }
@@ -153,6 +222,18 @@ class RowSelection {
     write_ranks(others_before, missing, indices + kept.all, [&](int w) { return ~slice_.words[w] & slice_.valid(w); });
   }
 
+  /// The sum of x over the threads before this one, and over all of the block.
+  __device__ int scan(int x, int* total) {
+    const auto before_in_warp = static_cast<int>(warp_scan(static_cast<uint32_t>(x)));
+    if (lane() == kWarpSize - 1) shared_.warp_sums[warp()] = static_cast<uint32_t>(before_in_warp + x);
+    __syncthreads();
+    const uint32_t sum = lane() < kThreads / kWarpSize ? shared_.warp_sums[lane()] : 0;
+    __syncthreads();
+    const uint32_t before = warp_scan(sum);
+    *total = static_cast<int>(__shfl_sync(kAllLanes, before + sum, kWarpSize - 1));
+    return static_cast<int>(__shfl_sync(kAllLanes, before, warp())) + before_in_warp;
+  }
+
   __device__ static int thread() { return static_cast<int>(threadIdx.x); }
   __device__ static int warp() { return thread() / kWarpSize; }
   __device__ static int lane() { return thread() % kWarpSize; }
@@ -163,18 +244,6 @@ class RowSelection {
     uint32_t lowest;
     int ties;
   };
-
-  /// The sum of x over the threads before this one, and over all of the block.
-  __device__ int scan(int x, int* total) {
-    const auto before_in_warp = static_cast<int>(warp_scan(static_cast<uint32_t>(x)));
-    if (lane() == kWarpSize - 1) shared_.warp_sums[warp()] = static_cast<uint32_t>(before_in_warp + x);
-    __syncthreads();
-    const uint32_t sum = lane() < kSelectionThreads / kWarpSize ? shared_.warp_sums[lane()] : 0;
-    __syncthreads();
-    const uint32_t before = warp_scan(sum);
-    *total = static_cast<int>(__shfl_sync(kAllLanes, before + sum, kWarpSize - 1));
-    return static_cast<int>(__shfl_sync(kAllLanes, before, warp())) + before_in_warp;
-  }
 
   __device__ Total exchange(int mine) {
     // Two places in turn: a peer may still be reading the last one.
@@ -202,21 +271,6 @@ class RowSelection {
     return mine;
   }
 
-  /// Calls body with every key of the slice, in any order.
-  template <class Body>
-  __device__ void for_each_key(Body body) const {
-    const int quads = slice_.columns / 4;
-#pragma unroll 2
-    for (int i = thread(); i < quads; i += kSelectionThreads) {
-      const uint4 quad = reinterpret_cast<const uint4*>(slice_.keys)[i];
-      body(quad.x);
-      body(quad.y);
-      body(quad.z);
-      body(quad.w);
-    }
-    for (int i = quads * 4 + thread(); i < slice_.columns; i += kSelectionThreads) body(slice_.keys[i]);
-  }
-
   struct Range {
     uint32_t smallest, largest;
   };
@@ -229,7 +283,7 @@ class RowSelection {
     }
     __syncthreads();
     uint32_t smallest = ~0u, largest = 0;
-    for_each_key([&](uint32_t key) {
+    slice_.keys.template for_each<kThreads>(slice_.columns, [&](uint32_t key) {
       smallest = min(smallest, key);
       largest = max(largest, key);
     });
@@ -251,14 +305,14 @@ class RowSelection {
   /// what keys exceed `smallest` by.
   __device__ void count_digits(uint32_t* bins, int num_bins, uint32_t* groups, uint32_t smallest, int shift,
                                uint32_t prefix, uint32_t prefix_mask) {
-    for (int i = thread(); i < num_bins; i += kSelectionThreads) bins[i] = 0;
+    for (int i = thread(); i < num_bins; i += kThreads) bins[i] = 0;
     __syncthreads();
-    for_each_key([&](uint32_t key) {
+    slice_.keys.template for_each<kThreads>(slice_.columns, [&](uint32_t key) {
       const uint32_t excess = key - smallest;
       if (((excess ^ prefix) & prefix_mask) == 0) atomicAdd(&bins[excess >> shift & (num_bins - 1)], 1u);
     });
     __syncthreads();
-    for (int group = warp(); group < DigitCounts::kGroups; group += kSelectionThreads / kWarpSize) {
+    for (int group = warp(); group < DigitCounts::kGroups; group += kThreads / kWarpSize) {
       const int bin = group * kWordBits + lane();
       const uint32_t sum = __reduce_add_sync(kAllLanes, bin < num_bins ? bins[bin] : 0);
       if (lane() == 0) groups[group] = sum;
@@ -320,12 +374,12 @@ class RowSelection {
   __device__ void add_ties(Threshold threshold) {
     const auto is_tie = [&](uint32_t key) { return key == threshold.lowest - 1; };
     int mine = 0, here;
-    for (int base = warp() * kWarpSize; base < slice_.words_count(); base += kSelectionThreads) {
+    for (int base = warp() * kWarpSize; base < slice_.words_count(); base += kThreads) {
       mine += __popc(collect(base, is_tie));
     }
     scan(mine, &here);
     int before = exchange(here).before;
-    for (int first = 0; first < slice_.words_count(); first += kSelectionThreads) {
+    for (int first = 0; first < slice_.words_count(); first += kThreads) {
       uint32_t word = collect(first + warp() * kWarpSize, is_tie);
       int sum;
       const int wanted = threshold.ties - before - scan(__popc(word), &sum);
@@ -340,7 +394,7 @@ class RowSelection {
   /// Writes the columns of the words' bits to out[rank], for ranks below `end`; the first one's is `rank`.
   template <class WordOf>
   __device__ void write_ranks(int rank, int end, int32_t* out, WordOf word_of) {
-    for (int first = 0; first < slice_.words_count() && rank < end; first += kSelectionThreads) {
+    for (int first = 0; first < slice_.words_count() && rank < end; first += kThreads) {
       const int w = first + thread();
       uint32_t word = w < slice_.words_count() ? word_of(w) : 0;
       int sum;
@@ -353,7 +407,7 @@ class RowSelection {
   }
 
   SelectionShared& shared_;
-  RowSlice slice_;
+  RowSlice<Keys> slice_;
   int turn_ = 0;
 };
 

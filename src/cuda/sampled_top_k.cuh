@@ -4,15 +4,17 @@
 
 namespace chipmunk::cuda {
 
-/// Finds the k largest keys of a row with fewer passes over them and fewer barriers than RowSelection::add_top_k(): a
-/// sample of the row says between which keys the k-th largest may lie. The result is exact: where the sample was wrong,
-/// add() says so. All threads of all blocks of a cluster call the same, with the same arguments: sample(), count() for
-/// every key of their slices, add().
+/// Finds the k largest keys of a row, all of which one block holds, with fewer passes over them and fewer barriers than
+/// RowSelection::add_top_k(): a sample of the row says between which keys the k-th largest may lie. The result is
+/// exact: where the sample was wrong, add() says so. All threads of the block call the same, with the same arguments:
+/// sample(), count() for every key, add().
 class SampledTopK {
  public:
-  __device__ SampledTopK(SelectionShared& shared, const RowSlice& slice) : shared_(shared), slice_(slice) {}
+  using Slice = RowSlice<StoredKeys>;
 
-  /// key_of(column) is the key of any column of the row. Every block takes the whole sample, so that all know the same.
+  __device__ SampledTopK(SelectionShared& shared, const Slice& slice) : shared_(shared), slice_(slice) {}
+
+  /// key_of(column) is the key of any column of the row.
   template <class KeyOf>
   __device__ void sample(int k, KeyOf key_of) {
     SampleCounts& s = shared_.sample;
@@ -45,8 +47,7 @@ class SampledTopK {
   }
 
   /// Keeps the k >= 1 columns with the largest keys too, of equal ones the lower; at least k of the row's keys are not
-  /// 0. May overwrite the keys. False where the sample did not help: then some of these columns are kept, and the keys
-  /// are what they were.
+  /// 0. False where the sample did not help: then some of these columns are kept.
   __device__ bool add(int k) {
     SampleCounts& s = shared_.sample;
     __syncthreads();
@@ -54,16 +55,19 @@ class SampledTopK {
       const uint32_t sum = __reduce_add_sync(kAllLanes, s.bins[group * kWordBits + lane()]);
       if (lane() == 0) s.groups[group] = sum;
     }
-    cluster_barrier();
+    __syncthreads();
     if (warp() == 0) find_bin(static_cast<uint32_t>(k));
     __syncthreads();
-    // Ranks of as many are counted in the keys' memory.
-    const auto candidates = static_cast<int>(shared_.count);
-    if (candidates == 0 || candidates > slice_.capacity) return false;
+    const uint32_t candidates = shared_.count, wanted = shared_.rank;
+    if (candidates == 0 || candidates > SampleCounts::kCandidates) return false;
     const uint32_t lowest = low_ + (shared_.digit << shift_);
-    keep_and_list(lowest, shared_.digit == kLastBin ? ~0u : lowest + (1u << shift_));
-    cluster_barrier();
-    return add_candidates(shared_.rank);
+    const uint32_t end = lowest + (1u << shift_);
+    // The last bin has no upper end, nor has one that reaches beyond all integers; no key is ~0.
+    keep_and_list(lowest, shared_.digit == kLastBin || end < lowest ? ~0u : end);
+    __syncthreads();
+    add_candidates(static_cast<int>(candidates), wanted);
+    __syncthreads();
+    return true;
   }
 
  private:
@@ -71,9 +75,9 @@ class SampledTopK {
   static constexpr uint32_t kLastBin = SampleCounts::kBins - 1;
   static_assert(SampleCounts::kBins == 1 << kBinBits);
 
-  __device__ static int thread() { return RowSelection::thread(); }
-  __device__ static int warp() { return RowSelection::warp(); }
-  __device__ static int lane() { return RowSelection::lane(); }
+  __device__ static int thread() { return static_cast<int>(threadIdx.x); }
+  __device__ static int warp() { return thread() / kWarpSize; }
+  __device__ static int lane() { return thread() % kWarpSize; }
 
   /// Evenly spread.
   __device__ int sampled_column(int i) const {
@@ -96,7 +100,7 @@ class SampledTopK {
     constexpr int kGroups = SampleCounts::kBins / kWordBits;
     const SampleCounts& s = shared_.sample;
     // From the largest keys down.
-    uint32_t count = lane() < kGroups ? sum_peers(&s.groups[kGroups - 1 - lane()], cluster_blocks()) : 0;
+    uint32_t count = lane() < kGroups ? s.groups[kGroups - 1 - lane()] : 0;
     uint32_t above = warp_scan(count);
     uint32_t reaches = __ballot_sync(kAllLanes, above + count >= k);
     if (reaches == 0) {
@@ -107,7 +111,7 @@ class SampledTopK {
     const int group = kGroups - 1 - owner;
     k -= __shfl_sync(kAllLanes, above, owner);
     const int bin = group * kWordBits + kWordBits - 1 - lane();
-    count = sum_peers(&s.bins[bin], cluster_blocks());
+    count = s.bins[bin];
     above = warp_scan(count);
     owner = __ffs(static_cast<int>(__ballot_sync(kAllLanes, above + count >= k))) - 1;
     if (lane() == owner) {
@@ -135,52 +139,35 @@ class SampledTopK {
     }
   }
 
-  /// Adds those of the warp's lanes to this block's candidates.
+  /// Adds those of the warp's lanes to the candidates.
   __device__ void list(uint32_t lanes, uint32_t key, int column) {
     SampleCounts& s = shared_.sample;
     uint32_t first = 0;
     if (lane() == 0) first = atomicAdd(&s.candidates, static_cast<uint32_t>(__popc(lanes)));
     const uint32_t at = __shfl_sync(kAllLanes, first, 0) + __popc(lanes & low_bits(lane()));
-    if ((lanes >> lane() & 1) != 0 && at < SampleCounts::kCandidates) {
+    if ((lanes >> lane() & 1) != 0) {
       s.candidate_keys[at] = key;
       s.candidate_columns[at] = static_cast<uint32_t>(column);
     }
   }
 
-  /// Of all blocks' candidates keeps the first `wanted`. False where they were too many for a block.
-  __device__ bool add_candidates(uint32_t wanted) {
-    SampleCounts& s = shared_.sample;
-    // A lane a block.
-    const uint32_t theirs = lane() < cluster_blocks() ? load_peer(&s.candidates, lane()) : 0;
-    if (__any_sync(kAllLanes, theirs > SampleCounts::kCandidates)) return false;
-    const uint32_t before = warp_scan(theirs);
-    const auto mine = static_cast<int>(__shfl_sync(kAllLanes, theirs, cluster_rank()));
-    const auto mine_from = static_cast<int>(__shfl_sync(kAllLanes, before, cluster_rank()));
-    const auto all = static_cast<int>(__shfl_sync(kAllLanes, before + theirs, kWarpSize - 1));
-    for (int peer = warp(); peer < cluster_blocks(); peer += kSelectionThreads / kWarpSize) {
-      const auto count = static_cast<int>(__shfl_sync(kAllLanes, theirs, peer));
-      uint32_t* keys = slice_.keys + __shfl_sync(kAllLanes, before, peer);
-      for (int i = lane(); i < count; i += kWarpSize) keys[i] = load_peer(&s.candidate_keys[i], peer);
-    }
-    __syncthreads();
-    for (int i = warp(); i < mine; i += kSelectionThreads / kWarpSize) {
+  /// Keeps the first `wanted` of the candidates.
+  __device__ void add_candidates(int count, uint32_t wanted) {
+    const SampleCounts& s = shared_.sample;
+    for (int i = warp(); i < count; i += kSelectionThreads / kWarpSize) {
       const uint32_t key = s.candidate_keys[i], column = s.candidate_columns[i];
       uint32_t better = 0;
-      for (int j = lane(); j < all; j += kWarpSize) {
-        const uint32_t other = slice_.keys[j];
-        // Of equal keys, those of blocks with lower columns come first.
-        const bool precedes = j < mine_from || (j < mine_from + mine && s.candidate_columns[j - mine_from] < column);
-        better += static_cast<uint32_t>(other > key || (other == key && precedes));
+      for (int j = lane(); j < count; j += kWarpSize) {
+        const uint32_t other = s.candidate_keys[j];
+        better += static_cast<uint32_t>(other > key || (other == key && s.candidate_columns[j] < column));
       }
       better = __reduce_add_sync(kAllLanes, better);
       if (lane() == 0 && better < wanted) atomicOr(&slice_.words[column / kWordBits], 1u << column % kWordBits);
     }
-    __syncthreads();
-    return true;
   }
 
   SelectionShared& shared_;
-  RowSlice slice_;
+  Slice slice_;
   uint32_t low_ = 0;
   int shift_ = 0;
 };

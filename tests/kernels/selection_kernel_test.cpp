@@ -2,6 +2,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <random>
 
 #include "core/column_selection.h"
@@ -12,16 +13,46 @@ namespace chipmunk::test {
 namespace {
 
 /// How a row's column sums are distributed: each is hard for some way of searching.
-enum class Scores { kLogNormal, kNarrow, kWaves, kAscending, kDescending, kFewValues, kOneValue, kOutliers, kAnyFloat };
+enum class Scores {
+  kLogNormal,
+  kNarrow,
+  kWaves,
+  kAscending,
+  kDescending,
+  kFewValues,
+  kOneValue,
+  kOutliers,
+  kAnyFloat,
+  // Not drawn, see CornerCases.
+  kRounded,
+  kTwoValues,
+  kAllNan,
+  kOneRun,
+  kLargeWhereSampled,
+  kSmallWhereSampled,
+};
 constexpr std::array kAllScores = {Scores::kLogNormal, Scores::kNarrow,     Scores::kWaves,
                                    Scores::kAscending, Scores::kDescending, Scores::kFewValues,
                                    Scores::kOneValue,  Scores::kOutliers,   Scores::kAnyFloat};
+
+/// Whether a kernel that looks at a sample of a long row looks at this column: a copy of StreamedTopK's rule. Where it
+/// no longer fits, the problems are easier than they are meant to be.
+bool is_sampled(int64_t column, int64_t columns) {
+  const int64_t samples = columns <= 65536 ? 512 : 1024;
+  for (int64_t i = std::max<int64_t>(column * samples / columns - 1, 0); i <= column * samples / columns + 1; ++i) {
+    const uint64_t fraction = static_cast<uint32_t>(i) * 0x9E3779B9u;
+    const auto within = static_cast<int64_t>(fraction * static_cast<uint64_t>(columns / samples) >> 32);
+    if (i * columns / samples + within == column) return true;
+  }
+  return false;
+}
 
 struct SelectionProblem {
   int64_t batch, heads, groups, keys, top_k;
   Scores scores;
   double static_share, random_share;
   uint64_t seed;
+  int64_t capacity = 0;  // 0: as many as keys
 
   static SelectionProblem draw(uint64_t number, double max_keys) {
     std::mt19937_64 engine(number * 7919 + 3);
@@ -63,6 +94,16 @@ struct SelectionProblem {
           const auto bits = static_cast<uint32_t>(engine());
           values[i] = std::bit_cast<float>(bits);  // NaN, infinities, and both zeros among them
           if (engine() % 8 == 0) values[i] = engine() % 2 == 0 ? 0.0f : -0.0f;
+          break;
+        }
+        case Scores::kRounded: values[i] = std::round(10.0f * normal(engine)); break;
+        case Scores::kTwoValues: values[i] = engine() % 10 < 3 ? 1.0f : -1.0f; break;
+        case Scores::kAllNan: values[i] = std::numeric_limits<float>::quiet_NaN(); break;
+        case Scores::kOneRun: values[i] = (place > 0.4f && place < 0.5f ? 3.0f : 0.0f) + 0.1f * normal(engine); break;
+        case Scores::kLargeWhereSampled:
+        case Scores::kSmallWhereSampled: {
+          const float offset = scores == Scores::kLargeWhereSampled ? 10.0f : -10.0f;
+          values[i] = normal(engine) + (is_sampled(static_cast<int64_t>(i), keys) ? offset : 0.0f);
           break;
         }
       }
@@ -107,7 +148,8 @@ class SelectionKernelTest : public OpTest, public ::testing::WithParamInterface<
     if (p.random_share > 0.0) {
       selection.random_columns = upload({p.batch, p.heads, p.groups, p.keys}, random);
     }
-    const Tensor blank = make_host_tensor({p.batch, p.heads, p.groups, p.keys}, DType::kI32);
+    const int64_t capacity = p.capacity > 0 ? p.capacity : p.keys;
+    const Tensor blank = make_host_tensor({p.batch, p.heads, p.groups, capacity}, DType::kI32);
     std::fill_n(blank.data_as<int32_t>(), blank.numel(), -7);
     const ops::ColumnSet columns{context().to_device(blank), context().empty({p.batch, p.heads, p.groups}, DType::kI32),
                                  192};
@@ -126,9 +168,14 @@ class SelectionKernelTest : public OpTest, public ::testing::WithParamInterface<
       for (int64_t j = 0; j < p.keys; ++j) {
         if (mask[static_cast<size_t>(j)] != 0) expected.push_back(static_cast<int32_t>(j));
       }
-      ASSERT_EQ(counts[static_cast<size_t>(r)], static_cast<int32_t>(expected.size())) << "row " << r;
-      expected.resize(static_cast<size_t>(p.keys), -7);
-      const auto got = indices.begin() + r * p.keys;
+      if (static_cast<int64_t>(expected.size()) > capacity) {
+        ASSERT_EQ(counts[static_cast<size_t>(r)], p.keys) << "row " << r;
+        expected.clear();
+      } else {
+        ASSERT_EQ(counts[static_cast<size_t>(r)], static_cast<int32_t>(expected.size())) << "row " << r;
+      }
+      expected.resize(static_cast<size_t>(capacity), -7);
+      const auto got = indices.begin() + r * capacity;
       const auto wrong = std::mismatch(expected.begin(), expected.end(), got);
       ASSERT_EQ(wrong.first, expected.end()) << "row " << r << ", index " << wrong.first - expected.begin() << ": "
                                              << *wrong.second << " instead of " << *wrong.first;
@@ -147,6 +194,36 @@ TEST_P(SelectionKernelTest, GeneratedProblems) {
                  std::to_string(p.keys) + " keys, scores " + std::to_string(static_cast<int>(p.scores)));
     run(p);
     if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(SelectionKernelTest, CornerCases) {
+  const auto& [device, number] = GetParam();
+  if (number != 0) GTEST_SKIP() << "no generated problems";
+  CHIPMUNK_OPEN_OR_SKIP(device);
+  const bool small = device == "cpu";
+  constexpr std::array kScores = {Scores::kLogNormal,         Scores::kNarrow,           Scores::kFewValues,
+                                  Scores::kOneValue,          Scores::kAnyFloat,         Scores::kRounded,
+                                  Scores::kTwoValues,         Scores::kAllNan,           Scores::kOneRun,
+                                  Scores::kLargeWhereSampled, Scores::kSmallWhereSampled};
+  // About the longest row that shared memory holds, and the longest with the smaller sample.
+  const std::vector<int64_t> keys = small ? std::vector<int64_t>{1, 33, 2048}
+                                          : std::vector<int64_t>{15487, 15488, 15489, 16384, 65536, 65537, 119056};
+  for (const int64_t m : keys) {
+    for (const Scores scores : kScores) {
+      for (const int64_t top_k : {int64_t{1}, m * 7 / 100, m / 2, m - 1}) {
+        // The list just fits, and does not.
+        for (const int64_t spare : {0, -1}) {
+          if (top_k + spare < 1) continue;
+          const SelectionProblem p{
+              1, 2, 1, m, top_k, scores, 0.0, 0.0, static_cast<uint64_t>(m + top_k), top_k + spare};
+          SCOPED_TRACE(std::to_string(top_k) + " of " + std::to_string(m) + " keys, scores " +
+                       std::to_string(static_cast<int>(scores)) + ", spare " + std::to_string(spare));
+          run(p);
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
   }
 }
 
