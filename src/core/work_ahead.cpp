@@ -7,9 +7,9 @@
 namespace chipmunk {
 namespace {
 
-// A thread copies 4 to 6 GB/s out of a mapped file, and a PCIe 5 bus takes 55 GB/s; with as many threads as cores, 16,
-// whoever starts the transfers comes too late (16.3 GB: 0.39 to 0.43 s, with 12 threads 0.34 to 0.36 s). Where a disk
-// is what they wait for, there may be more of them than cores.
+// A thread copies 4 to 6 GB/s out of a mapped file, and a PCIe 5 bus takes 55 GB/s. With more than 12 threads on 16
+// cores an upload takes longer: whoever starts the transfers needs a core, too. Where a disk is what they wait for,
+// there may be more of them than cores.
 constexpr size_t kMinThreads = 4, kMaxThreads = 12;
 
 }  // namespace

@@ -246,6 +246,7 @@ class Gatherer {
     }
   }
 
+  /// A piece's rows of the residual and their logarithms, as one more stage (KnownRows).
   __device__ void bring_known(const Cursor& now) {
     using Known = KnownRows<Shape>;
     const Piece piece = Piece::find(a_, now.number);
