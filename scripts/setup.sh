@@ -5,8 +5,9 @@
 #   scripts/setup.sh --dev    also the tools of the static checks (clang 19)
 set -euo pipefail
 
+# Debian's oneDNN is configured with OpenCL: its CMake package looks for the headers and the loader.
 packages=(g++ cmake ninja-build ccache pkg-config git python3
-  libdnnl-dev libhwy-dev libsentencepiece-dev libutf8proc-dev libpcre2-dev
+  libdnnl-dev ocl-icd-opencl-dev libhwy-dev libsentencepiece-dev libutf8proc-dev libpcre2-dev
   libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libfmt-dev libpng-dev
   libgtest-dev libbenchmark-dev)
 if [ "${1:-}" = "--dev" ]; then
