@@ -18,6 +18,8 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual void linear(const Context& context, const LinearParams& params) = 0;
+  /// As two calls of linear, in one launch where that is faster.
+  virtual void linear_pair(const Context& context, const LinearPairParams& params) = 0;
   virtual void attention(const Context& context, const AttentionParams& params) = 0;
   virtual void column_attention(const Context& context, const ColumnAttentionParams& params) = 0;
   virtual void select_columns(const Context& context, const SelectColumnsParams& params) = 0;

@@ -31,8 +31,33 @@ enum class Activation : uint8_t {
   kRelu,
 };
 
-/// out = residual + gate * activation(x weight^T + bias), each of bias, gate, residual optional.
-/// out may be residual (in place).
+/// Strides of q, k, v or o; the head dimension is dense.
+struct HeadStrides {
+  int64_t batch, token, head;
+};
+
+/// In place on q and k: RMS norm over each head's D values (where weights are given), then rotary embedding (where
+/// cos is given) of the pairs (2i, 2i + 1): (a, b) -> (a cos - b sin, a sin + b cos).
+struct QkNormRopeParams {
+  Out q, k;                                    // [B, T, H, D]
+  In q_weight, k_weight;                       // [D] or null
+  const float *cos = nullptr, *sin = nullptr;  // [T, D / 2] dense or null
+  HeadStrides q_strides, k_strides;
+  int64_t batch, tokens, heads, head_dim;
+  float epsilon;
+};
+
+/// Among the columns of a linear's output: the heads of q, then as many of k, then others. Heads of q and k get an RMS
+/// norm (where weights are given), then a rotary embedding (where cos is given) of the pairs (2i, 2i + 1).
+struct HeadEpilogue {
+  In q_weight, k_weight;                       // [D] or null
+  const float *cos = nullptr, *sin = nullptr;  // [T, D / 2] dense or null
+  int64_t heads = 0, head_dim = 0;             // columns [0, 2 heads D); 0 heads: there are none
+  float epsilon = 0.0f;
+};
+
+/// out = residual + gate * activation(x weight^T + bias), each of bias, gate, residual optional; then, of the heads
+/// among its columns, the norm and rotation. out may be residual (in place).
 struct LinearParams {
   In x;         // [B, T, K], strides x_batch_stride, x_row_stride
   In weight;    // [N, K], row stride weight_row_stride; any floating dtype
@@ -47,11 +72,32 @@ struct LinearParams {
   int64_t residual_batch_stride, residual_row_stride;
   int64_t out_batch_stride, out_row_stride;
   Activation activation = Activation::kNone;
+  HeadEpilogue heads;  // excludes activation, gate and residual
 };
 
-/// Strides of q, k, v or o; the head dimension is dense.
-struct HeadStrides {
-  int64_t batch, token, head;
+/// q and k among the columns of a linear's output, as the op on them sees them.
+inline QkNormRopeParams qk_norm_rope_of(const LinearParams& p) {
+  const int64_t columns = p.heads.heads * p.heads.head_dim;
+  const auto element = static_cast<int64_t>(size_of(p.out.dtype));
+  const HeadStrides strides{p.out_batch_stride, p.out_row_stride, p.heads.head_dim};
+  return {p.out,
+          {static_cast<char*>(p.out.data) + columns * element, p.out.dtype},
+          p.heads.q_weight,
+          p.heads.k_weight,
+          p.heads.cos,
+          p.heads.sin,
+          strides,
+          strides,
+          p.batch,
+          p.rows,
+          p.heads.heads,
+          p.heads.head_dim,
+          p.heads.epsilon};
+}
+
+/// Two linears of which neither writes what the other reads.
+struct LinearPairParams {
+  LinearParams first, second;
 };
 
 /// out = softmax(scale q k^T + bias, masked) v, per head; lse = ln of the softmax's denominator.
@@ -193,17 +239,6 @@ struct RmsNormParams {
   Out out;    // [rows, C], row stride out_row_stride; may be x
   int64_t rows, channels;
   int64_t x_row_stride, out_row_stride;
-  float epsilon;
-};
-
-/// In place on q and k: RMS norm over each head's D values (where weights are given), then rotary embedding (where
-/// cos is given) of the pairs (2i, 2i + 1): (a, b) -> (a cos - b sin, a sin + b cos).
-struct QkNormRopeParams {
-  Out q, k;                                    // [B, T, H, D]
-  In q_weight, k_weight;                       // [D] or null
-  const float *cos = nullptr, *sin = nullptr;  // [T, D / 2] dense or null
-  HeadStrides q_strides, k_strides;
-  int64_t batch, tokens, heads, head_dim;
   float epsilon;
 };
 

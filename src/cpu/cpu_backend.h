@@ -12,6 +12,7 @@ class CpuBackend : public Backend {
   explicit CpuBackend(int threads) : threads_(threads) {}
 
   void linear(const Context& context, const LinearParams& params) override;
+  void linear_pair(const Context& context, const LinearPairParams& params) override;
   void attention(const Context& context, const AttentionParams& params) override;
   void column_attention(const Context& context, const ColumnAttentionParams& params) override;
   void select_columns(const Context& context, const SelectColumnsParams& params) override;
@@ -36,6 +37,9 @@ class CpuBackend : public Backend {
   void quantize_image(const Context& context, const QuantizeImageParams& params) override;
 
  private:
+  /// x weight^T with bias, activation, gate and residual.
+  void multiply(const Context& context, const LinearParams& params);
+
   int threads_;
 };
 

@@ -109,7 +109,17 @@ LinearParams merge_batch(const LinearParams& params) {
 
 }  // namespace
 
-void CpuBackend::linear(const Context& context, const LinearParams& given) {
+void CpuBackend::linear(const Context& context, const LinearParams& params) {
+  multiply(context, params);
+  if (params.heads.heads > 0) qk_norm_rope(context, qk_norm_rope_of(params));
+}
+
+void CpuBackend::linear_pair(const Context& context, const LinearPairParams& params) {
+  linear(context, params.first);
+  linear(context, params.second);
+}
+
+void CpuBackend::multiply(const Context& context, const LinearParams& given) {
   require_f32(given.x.dtype, "linear: x");
   require_f32(given.gate.dtype, "linear: gate");
   require_f32(given.residual.dtype, "linear: residual");

@@ -17,6 +17,7 @@ class CudaBackend : public Backend {
   ~CudaBackend() override;
 
   void linear(const Context& context, const LinearParams& params) override;
+  void linear_pair(const Context& context, const LinearPairParams& params) override;
   void attention(const Context& context, const AttentionParams& params) override;
   void column_attention(const Context& context, const ColumnAttentionParams& params) override;
   void select_columns(const Context& context, const SelectColumnsParams& params) override;
@@ -45,6 +46,9 @@ class CudaBackend : public Backend {
   const DeviceProperties& device() const { return device_; }
 
  private:
+  /// x weight^T with bias, activation, gate and residual, by cuBLASLt or for few rows.
+  void multiply(const Context& context, const LinearParams& params);
+
   DeviceProperties device_;
   std::unique_ptr<Matmul> matmul_;
 };

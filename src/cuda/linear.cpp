@@ -1,3 +1,5 @@
+#include "cuda/sm90/linear.h"
+
 #include "cuda/cuda_backend.h"
 #include "cuda/launch.h"
 #include "cuda/linear_epilogue.h"
@@ -40,6 +42,23 @@ void bind_weight(const Context& context, Backend& backend, const LinearParams& p
 
 void CudaBackend::linear(const Context& context, const LinearParams& params) {
   if (params.batch == 0 || params.rows == 0 || params.out_features == 0) return;
+  if (sm90::prefers_own_linear(device_, &params, 1)) {
+    return sm90::launch_linears(compute_stream(context), device_, &params, 1);
+  }
+  multiply(context, params);
+  if (params.heads.heads > 0) qk_norm_rope(context, qk_norm_rope_of(params));
+}
+
+void CudaBackend::linear_pair(const Context& context, const LinearPairParams& params) {
+  const LinearParams both[] = {params.first, params.second};
+  if (sm90::prefers_own_linear(device_, both, 2)) {
+    return sm90::launch_linears(compute_stream(context), device_, both, 2);
+  }
+  linear(context, params.first);
+  linear(context, params.second);
+}
+
+void CudaBackend::multiply(const Context& context, const LinearParams& params) {
   const cudaStream_t stream = compute_stream(context);
   if (is_few_rows(params)) return launch_few_rows_linear(stream, params);
 

@@ -8,6 +8,7 @@
 #include "chipmunk/error.h"
 #include "ops/attention.h"
 #include "ops/elementwise.h"
+#include "ops/qk_norm_rope.h"
 
 namespace chipmunk {
 namespace {
@@ -119,59 +120,119 @@ size_t norm_out_place(const FluxConfig& config) {
   return static_cast<size_t>(2 * config.num_layers + config.num_single_layers);
 }
 
-/// q and k of one stream's rows: norm with the stream's weights, rotate by the rows' own angles.
-void norm_and_rotate(const Forward& f, const Qkv& qkv, int64_t begin, int64_t end, const Tensor& q_norm,
-                     const Tensor& k_norm) {
-  ops::qk_norm_rope(f.context, qkv.q.slice(1, begin, end), qkv.k.slice(1, begin, end),
-                    {q_norm, k_norm, f.rope.cos.slice(0, begin, end), f.rope.sin.slice(0, begin, end), kNormEpsilon});
+/// What makes q, k and v of a stream's rows of the joint buffer.
+struct QkvStream {
+  const ConcatLinear& layer;
+  const Tensor &q_norm, &k_norm;
+  int64_t begin, end;
+};
+
+/// How q and k are normed, and rotated by the rows' own angles.
+ops::QkNormRope norm_rope(const Forward& f, const QkvStream& s) {
+  return {s.q_norm, s.k_norm, f.rope.cos.slice(0, s.begin, s.end), f.rope.sin.slice(0, s.begin, s.end), kNormEpsilon};
 }
 
-void feed_forward(const Forward& f, const FluxFeedForward& layer, const Tensor& normed, const Tensor& hidden,
-                  const Tensor& mlp, const Tensor& gate, const Tensor& stream) {
-  ops::linear_into(f.context, normed, layer.in, hidden, {Activation::kGeluTanh, {}, {}});
-  ops::linear_into(f.context, hidden, layer.out, mlp, {Activation::kNone, gate, stream});
+/// q, k and v by one layer.
+ops::LinearCall qkv_call(const Forward& f, const Tensor& normed, const QkvStream& s, const Linear& layer,
+                         const Tensor& qkv) {
+  ops::LinearEpilogue epilogue;
+  epilogue.heads = {f.config.num_attention_heads, f.config.attention_head_dim, norm_rope(f, s)};
+  return {normed.slice(1, s.begin, s.end), layer, qkv.slice(1, s.begin, s.end), epilogue};
+}
+
+void qkv_into(const Forward& f, const Tensor& normed, const QkvStream& s, const Tensor& qkv) {
+  const std::vector<Linear> layers = join_adjacent(s.layer);
+  if (layers.size() == 1) {
+    const ops::LinearCall call = qkv_call(f, normed, s, layers[0], qkv);
+    return ops::linear_into(f.context, call.x, call.layer, call.out, call.epilogue);
+  }
+  concat_linear_into(f.context, normed.slice(1, s.begin, s.end), s.layer, qkv.slice(1, s.begin, s.end));
+  const Qkv parts = split_qkv(qkv, f.config.num_attention_heads);
+  ops::qk_norm_rope(f.context, parts.q.slice(1, s.begin, s.end), parts.k.slice(1, s.begin, s.end), norm_rope(f, s));
+}
+
+/// Of two streams, together where each has one layer.
+void qkv_into(const Forward& f, const Tensor& normed, const QkvStream& first, const QkvStream& second,
+              const Tensor& qkv) {
+  const std::vector<Linear> layers = join_adjacent(first.layer), others = join_adjacent(second.layer);
+  if (layers.size() == 1 && others.size() == 1) {
+    return ops::linear_pair_into(f.context, qkv_call(f, normed, first, layers[0], qkv),
+                                 qkv_call(f, normed, second, others[0], qkv));
+  }
+  qkv_into(f, normed, first, qkv);
+  qkv_into(f, normed, second, qkv);
+}
+
+/// A stream of a double block: its rows of the joint buffers.
+struct Stream {
+  const FluxDoubleStream& weights;
+  int64_t begin, end;
+  Tensor modulation;
+
+  Tensor rows(const Tensor& joint) const { return joint.slice(1, begin, end); }
+  QkvStream qkv() const { return {weights.qkv, weights.q_norm, weights.k_norm, begin, end}; }
+};
+
+/// out += gate * layer(x), x's and out's rows of the stream.
+ops::LinearCall gated_call(const Stream& s, const Tensor& x, const Linear& layer, const Tensor& gate,
+                           const Tensor& out) {
+  return {s.rows(x), layer, s.rows(out), {Activation::kNone, gate, s.rows(out)}};
+}
+
+ops::LinearCall hidden_call(const Stream& s, const Tensor& normed, const Tensor& hidden) {
+  return {s.rows(normed), s.weights.feed_forward.in, s.rows(hidden), {Activation::kGeluTanh, {}, {}}};
+}
+
+void run(const Forward& f, const ops::LinearCall& call) {
+  ops::linear_into(f.context, call.x, call.layer, call.out, call.epilogue);
+}
+
+/// The MLPs of a double block: joint += gate * MLP(normed), each stream with its own weights.
+void double_mlp(const Forward& f, const Stream& text, const Stream& image, int layer, const Tensor& normed,
+                const Tensor& joint) {
+  const int64_t channels = f.config.inner_dim();
+  const auto gate = [&](const Stream& s) { return chunk(s.modulation, channels, 5); };
+  const Tensor hidden = f.joint_buffer(f.config.mlp_dim());
+  const auto out_call = [&](const Stream& s) {
+    return gated_call(s, hidden, s.weights.feed_forward.out, gate(s), joint);
+  };
+  if (f.has_sparse_mlp(layer)) {
+    // The text's few rows stay dense.
+    run(f, hidden_call(text, normed, hidden));
+    run(f, out_call(text));
+    const FluxFeedForward& mlp = image.weights.feed_forward;
+    return f.sparse_mlp(layer, image.rows(normed), mlp.in, mlp.out, gate(image), image.rows(joint), f.text_tokens);
+  }
+  ops::linear_pair_into(f.context, hidden_call(image, normed, hidden), hidden_call(text, normed, hidden));
+  ops::linear_pair_into(f.context, out_call(image), out_call(text));
+  if (f.options.sparse != nullptr) f.count_dense_mlp(layer);
 }
 
 void double_block(const Forward& f, const FluxDoubleBlock& block, int layer, const Tensor& joint) {
   const int64_t channels = f.config.inner_dim();
-  struct Stream {
-    const FluxDoubleStream& weights;
-    int64_t begin, end;
-    Tensor modulation;
-  };
-  Stream streams[] = {{block.text, 0, f.text_tokens, {}}, {block.image, f.text_tokens, f.tokens(), {}}};
-  const auto rows = [](const Stream& s, const Tensor& buffer) { return buffer.slice(1, s.begin, s.end); };
-
+  Stream text{block.text, 0, f.text_tokens, f.modulation(block.text.modulation, double_place(layer, false))};
+  Stream image{block.image, f.text_tokens, f.tokens(), f.modulation(block.image.modulation, double_place(layer, true))};
   const Tensor normed = f.joint_buffer(channels);
+  const auto norm = [&](const Stream& s, int64_t shift) {
+    ops::layer_norm_into(f.context, s.rows(joint), s.rows(normed), kNormEpsilon, {},
+                         {chunk(s.modulation, channels, shift), chunk(s.modulation, channels, shift + 1)});
+  };
+  norm(text, 0);
+  norm(image, 0);
   const Tensor qkv_buffer = f.joint_buffer(3 * channels);
-  const Qkv qkv = split_qkv(qkv_buffer, f.config.num_attention_heads);
-  for (Stream& s : streams) {
-    s.modulation = f.modulation(s.weights.modulation, double_place(layer, &s == &streams[1]));
-    ops::layer_norm_into(f.context, rows(s, joint), rows(s, normed), kNormEpsilon, {},
-                         {chunk(s.modulation, channels, 0), chunk(s.modulation, channels, 1)});
-    concat_linear_into(f.context, rows(s, normed), s.weights.qkv, rows(s, qkv_buffer));
-    norm_and_rotate(f, qkv, s.begin, s.end, s.weights.q_norm, s.weights.k_norm);
-  }
+  qkv_into(f, normed, image.qkv(), text.qkv(), qkv_buffer);
 
   // The normed input is spent: its memory takes the attention's output.
-  f.attention(layer, qkv, split_heads(normed, f.config.num_attention_heads));
+  f.attention(layer, split_qkv(qkv_buffer, f.config.num_attention_heads),
+              split_heads(normed, f.config.num_attention_heads));
 
-  const Tensor hidden = f.joint_buffer(f.config.mlp_dim());
-  for (const Stream& s : streams) {
-    ops::linear_into(f.context, rows(s, normed), s.weights.attention_out, rows(s, joint),
-                     {Activation::kNone, chunk(s.modulation, channels, 2), rows(s, joint)});
-    ops::layer_norm_into(f.context, rows(s, joint), rows(s, normed), kNormEpsilon, {},
-                         {chunk(s.modulation, channels, 3), chunk(s.modulation, channels, 4)});
-    const FluxFeedForward& mlp = s.weights.feed_forward;
-    const Tensor gate = chunk(s.modulation, channels, 5);
-    // The text's few rows stay dense.
-    if (&s == &streams[1] && f.has_sparse_mlp(layer)) {
-      f.sparse_mlp(layer, rows(s, normed), mlp.in, mlp.out, gate, rows(s, joint), f.text_tokens);
-    } else {
-      feed_forward(f, mlp, rows(s, normed), rows(s, hidden), rows(s, joint), gate, rows(s, joint));
-    }
-  }
-  if (f.options.sparse != nullptr && !f.has_sparse_mlp(layer)) f.count_dense_mlp(layer);
+  const auto attention_out = [&](const Stream& s) {
+    return gated_call(s, normed, s.weights.attention_out, chunk(s.modulation, channels, 2), joint);
+  };
+  ops::linear_pair_into(f.context, attention_out(image), attention_out(text));
+  norm(text, 3);
+  norm(image, 3);
+  double_mlp(f, text, image, layer, normed, joint);
 }
 
 /// The output layer's parts: of the attention's features, and of the MLP's with the bias.
@@ -186,9 +247,8 @@ void single_block(const Forward& f, const FluxSingleBlock& block, int layer, con
   const Tensor normed = ops::layer_norm(f.context, joint, kNormEpsilon, {},
                                         {chunk(modulation, channels, 0), chunk(modulation, channels, 1)});
   const Tensor qkv_buffer = f.joint_buffer(3 * channels);
-  concat_linear_into(f.context, normed, block.qkv, qkv_buffer);
+  qkv_into(f, normed, {block.qkv, block.q_norm, block.k_norm, 0, f.tokens()}, qkv_buffer);
   const Qkv qkv = split_qkv(qkv_buffer, f.config.num_attention_heads);
-  norm_and_rotate(f, qkv, 0, f.tokens(), block.q_norm, block.k_norm);
 
   const Tensor gate = chunk(modulation, channels, 2);
   if (f.has_sparse_mlp(layer)) {

@@ -63,46 +63,4 @@ void attention_into(const Context& context, const Tensor& q, const Tensor& k, co
   context.backend().attention(context, params);
 }
 
-void qk_norm_rope(const Context& context, const Tensor& q, const Tensor& k, const QkNormRope& arguments) {
-  check_heads(context, q, "qk_norm_rope: q");
-  check_heads(context, k, "qk_norm_rope: k");
-  check_shape(context, k, q.shape(), "qk_norm_rope: k");
-  const int64_t tokens = q.dim(1), head_dim = q.dim(3);
-  if (arguments.q_weight.empty() != arguments.k_weight.empty() || arguments.cos.empty() != arguments.sin.empty()) {
-    throw Error(ErrorCode::kInvalidArgument, "q_weight and k_weight, cos and sin come in pairs", "qk_norm_rope");
-  }
-  if (arguments.q_weight) {
-    check_shape(context, arguments.q_weight, {head_dim}, "qk_norm_rope: q_weight");
-    check_shape(context, arguments.k_weight, {head_dim}, "qk_norm_rope: k_weight");
-    check_floating(arguments.q_weight, "qk_norm_rope: q_weight");
-    check_floating(arguments.k_weight, "qk_norm_rope: k_weight");
-    check_dense(arguments.q_weight, "qk_norm_rope: q_weight");
-    check_dense(arguments.k_weight, "qk_norm_rope: k_weight");
-  }
-  if (arguments.cos) {
-    if (head_dim % 2 != 0) fail_shape("qk_norm_rope: q", "an even head dimension for rotary embedding", q);
-    for (const Tensor& table : {arguments.cos, arguments.sin}) {
-      check_shape(context, table, {tokens, head_dim / 2}, "qk_norm_rope: cos, sin");
-      check_dtype(table, DType::kF32, "qk_norm_rope: cos, sin");
-      check_dense(table, "qk_norm_rope: cos, sin");
-    }
-  }
-
-  QkNormRopeParams params{};
-  params.q = out(q);
-  params.k = out(k);
-  params.q_weight = in(arguments.q_weight);
-  params.k_weight = in(arguments.k_weight);
-  params.cos = static_cast<const float*>(arguments.cos.data());
-  params.sin = static_cast<const float*>(arguments.sin.data());
-  params.q_strides = head_strides(q);
-  params.k_strides = head_strides(k);
-  params.batch = q.dim(0);
-  params.tokens = tokens;
-  params.heads = q.dim(2);
-  params.head_dim = head_dim;
-  params.epsilon = arguments.epsilon;
-  context.backend().qk_norm_rope(context, params);
-}
-
 }  // namespace chipmunk::ops

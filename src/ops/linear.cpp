@@ -1,12 +1,39 @@
 #include "ops/linear.h"
 
+#include <string>
+
 #include "backend.h"
+#include "chipmunk/error.h"
 #include "ops/check.h"
 
 namespace chipmunk::ops {
+namespace {
 
-void linear_into(const Context& context, const Tensor& x, const Linear& layer, const Tensor& out_tensor,
-                 const LinearEpilogue& epilogue) {
+HeadEpilogue head_epilogue(const Context& context, const LinearEpilogue& epilogue, int64_t tokens,
+                           int64_t out_features) {
+  const LinearHeads& heads = epilogue.heads;
+  if (heads.count == 0) return {};
+  if (heads.head_dim < 1) fail_argument("linear: head dimension", "at least 1", heads.head_dim);
+  if (2 * heads.count * heads.head_dim > out_features) {
+    fail_argument("linear: columns of q's and k's heads", "at most " + std::to_string(out_features),
+                  2 * heads.count * heads.head_dim);
+  }
+  if (epilogue.activation != Activation::kNone || epilogue.gate || epilogue.residual) {
+    throw Error(ErrorCode::kInvalidArgument, "expected heads without activation, gate and residual", "linear");
+  }
+  check_qk_norm_rope(context, heads.norm_rope, tokens, heads.head_dim, "linear");
+  return {in(heads.norm_rope.q_weight),
+          in(heads.norm_rope.k_weight),
+          static_cast<const float*>(heads.norm_rope.cos.data()),
+          static_cast<const float*>(heads.norm_rope.sin.data()),
+          heads.count,
+          heads.head_dim,
+          heads.norm_rope.epsilon};
+}
+
+/// Checks the arguments and says what a backend is to do.
+LinearParams linear_params(const Context& context, const Tensor& x, const Linear& layer, const Tensor& out_tensor,
+                           const LinearEpilogue& epilogue) {
   check_present(context, x, "linear: x");
   check_present(context, layer.weight, "linear: weight");
   if (layer.weight.rank() != 2) fail_shape("linear: weight", "rank 2", layer.weight);
@@ -61,7 +88,20 @@ void linear_into(const Context& context, const Tensor& x, const Linear& layer, c
   params.out_batch_stride = result.stride(0);
   params.out_row_stride = result.stride(1);
   params.activation = epilogue.activation;
-  context.backend().linear(context, params);
+  params.heads = head_epilogue(context, epilogue, params.rows, out_features);
+  return params;
+}
+
+}  // namespace
+
+void linear_into(const Context& context, const Tensor& x, const Linear& layer, const Tensor& out,
+                 const LinearEpilogue& epilogue) {
+  context.backend().linear(context, linear_params(context, x, layer, out, epilogue));
+}
+
+void linear_pair_into(const Context& context, const LinearCall& first, const LinearCall& second) {
+  context.backend().linear_pair(context, {linear_params(context, first.x, first.layer, first.out, first.epilogue),
+                                          linear_params(context, second.x, second.layer, second.out, second.epilogue)});
 }
 
 Tensor linear(const Context& context, const Tensor& x, const Linear& layer, const LinearEpilogue& epilogue) {

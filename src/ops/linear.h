@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/context.h"
+#include "ops/qk_norm_rope.h"
 #include "params.h"
 
 namespace chipmunk {
@@ -16,11 +17,19 @@ struct Linear {
 
 namespace ops {
 
-/// What follows a matmul before its result is stored: residual + gate * activation(y).
+/// The heads of q and of k among the columns of a linear's output: q's come first, then k's, then other columns.
+struct LinearHeads {
+  int64_t count = 0;  ///< of q, and of k; 0: there are none
+  int64_t head_dim = 0;
+  QkNormRope norm_rope;
+};
+
+/// What follows a matmul before its result is stored: residual + gate * activation(y); or what becomes of heads.
 struct LinearEpilogue {
   Activation activation = Activation::kNone;
-  Tensor gate;      ///< [B, out_features], one row a sample, or empty
-  Tensor residual;  ///< the shape of out, or empty; may be out itself
+  Tensor gate;             ///< [B, out_features], one row a sample, or empty
+  Tensor residual;         ///< the shape of out, or empty; may be out itself
+  LinearHeads heads = {};  ///< excludes the others
 };
 
 /// x: [T, K] or [B, T, K] in the dtype of activations; out: the same with out_features in place of K.
@@ -29,6 +38,15 @@ void linear_into(const Context& context, const Tensor& x, const Linear& layer, c
                  const LinearEpilogue& epilogue = {});
 /// The same into new memory.
 Tensor linear(const Context& context, const Tensor& x, const Linear& layer, const LinearEpilogue& epilogue = {});
+
+struct LinearCall {
+  Tensor x;
+  Linear layer;
+  Tensor out;
+  LinearEpilogue epilogue = {};
+};
+/// Two calls of linear_into of which neither writes what the other reads: a GPU may compute them together.
+void linear_pair_into(const Context& context, const LinearCall& first, const LinearCall& second);
 
 }  // namespace ops
 }  // namespace chipmunk

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "ops/qk_norm_rope.h"
 #include "support/op_test.h"
 
 namespace chipmunk::test {

@@ -8,6 +8,7 @@
 #include "ops/image.h"
 #include "ops/linear.h"
 #include "ops/norm.h"
+#include "ops/qk_norm_rope.h"
 #include "support/op_test.h"
 
 /// What the op functions refuse before a backend sees it: a clear code, and a message that names op and argument.
@@ -151,6 +152,25 @@ const BadCall kBadCalls[] = {
        ops::AttentionOptions options;
        options.key_lengths = t({1}, DType::kI64);
        ops::attention_into(c, t({1, 3, 2, 8}), t({1, 5, 2, 8}), t({1, 5, 2, 8}), t({1, 3, 2, 8}), options);
+     }},
+    {"linear_heads_too_wide", ErrorCode::kInvalidArgument, "linear",
+     [](const Context& c, const Maker& t) {
+       ops::LinearEpilogue epilogue;
+       epilogue.heads = {2, 8, {}};
+       ops::linear_into(c, t({3, 4}), {t({31, 4}), {}}, t({3, 31}), epilogue);
+     }},
+    {"linear_heads_activated", ErrorCode::kInvalidArgument, "linear",
+     [](const Context& c, const Maker& t) {
+       ops::LinearEpilogue epilogue;
+       epilogue.activation = Activation::kSilu;
+       epilogue.heads = {2, 8, {}};
+       ops::linear_into(c, t({3, 4}), {t({32, 4}), {}}, t({3, 32}), epilogue);
+     }},
+    {"linear_heads_other_tokens", ErrorCode::kShapeMismatch, "linear",
+     [](const Context& c, const Maker& t) {
+       ops::LinearEpilogue epilogue;
+       epilogue.heads = {2, 8, {{}, {}, t({4, 4}, DType::kF32), t({4, 4}, DType::kF32)}};
+       ops::linear_into(c, t({3, 4}), {t({32, 4}), {}}, t({3, 32}), epilogue);
      }},
     {"qk_one_weight", ErrorCode::kInvalidArgument, "qk_norm_rope",
      [](const Context& c, const Maker& t) {

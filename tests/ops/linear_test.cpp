@@ -1,5 +1,6 @@
 #include "ops/linear.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -167,6 +168,161 @@ TEST_P(LinearFormsTest, NanReachesItsRowAndNoOther) {
 }
 
 CHIPMUNK_INSTANTIATE(LinearFormsTest, ::testing::Values(OnlyCase{}));
+
+struct HeadsCase : NamedCase {
+  int64_t batch, rows, in_features, heads, head_dim, others;  // others: columns behind q's and k's heads
+  bool norm = true, rope = true;
+  int64_t pad = 0;
+};
+
+class LinearHeadsTest : public OpCaseTest<HeadsCase> {
+ protected:
+  ops::LinearCall make_call(const HeadsCase& c, int64_t rows, const Tensor& out) {
+    ops::LinearCall call;
+    call.x = random_view({c.batch, rows, c.in_features}, c.pad);
+    const int64_t columns = 2 * c.heads * c.head_dim + c.others;
+    call.layer = {random_view({columns, c.in_features}, DType::kBF16, c.pad, 0.5f), random({columns}, DType::kBF16)};
+    call.out = out;
+    ops::LinearHeads& heads = call.epilogue.heads;
+    heads.count = c.heads;
+    heads.head_dim = c.head_dim;
+    if (c.norm) {
+      heads.norm_rope.q_weight = random({c.head_dim}, DType::kBF16);
+      heads.norm_rope.k_weight = random({c.head_dim}, DType::kBF16);
+    }
+    if (c.rope) {
+      heads.norm_rope.cos = random({rows, c.head_dim / 2}, DType::kF32);
+      heads.norm_rope.sin = random({rows, c.head_dim / 2}, DType::kF32);
+    }
+    return call;
+  }
+
+  /// The columns [first, first + heads * head_dim) of a linear's values, normed and rotated. The linear's errors are
+  /// spread over a head by its norm, so a head's largest magnitude stands for all of it.
+  Reference head_reference(const HeadsCase& c, const Reference& linear, int64_t first, const Tensor& weight,
+                           const ops::QkNormRope& norm_rope) {
+    const int64_t rows = linear.value.dim(1), columns = linear.value.dim(2);
+    Array heads(Dims{c.batch, rows, c.heads, c.head_dim});
+    const int64_t width = c.heads * c.head_dim;
+    for (int64_t i = 0; i < c.batch * rows * width; ++i) {
+      heads[i] = linear.value[i / width * columns + first + i % width];
+    }
+    Reference result = reference_norm_rope(heads, read(weight), read(norm_rope.cos), read(norm_rope.sin),
+                                           static_cast<double>(norm_rope.epsilon));
+    for (int64_t begin = 0; begin < c.batch * rows * width; begin += c.head_dim) {
+      double largest = 0.0;
+      for (int64_t i = begin; i < begin + c.head_dim; ++i) largest = std::max(largest, result.magnitude[i]);
+      for (int64_t i = begin; i < begin + c.head_dim; ++i) result.magnitude[i] = largest;
+    }
+    return result;
+  }
+
+  void expect_right(const HeadsCase& c, const ops::LinearCall& call) {
+    const Reference linear =
+        reference_linear({read(call.x), read(call.layer.weight), read(call.layer.bias), {}, {}, Activation::kNone});
+    const ops::QkNormRope& norm_rope = call.epilogue.heads.norm_rope;
+    const int64_t width = c.heads * c.head_dim, rows = call.out.dim(1);
+    const double factor = 8.0 + 2.0 * std::sqrt(static_cast<double>(c.in_features));
+    const auto heads = [&](int64_t first) {
+      return read(call.out.slice(2, first, first + width).reshape({c.batch, rows, c.heads, c.head_dim}));
+    };
+    expect_close(heads(0), head_reference(c, linear, 0, norm_rope.q_weight, norm_rope), factor);
+    expect_close(heads(width), head_reference(c, linear, width, norm_rope.k_weight, norm_rope), factor);
+    if (c.others == 0) return;
+    Reference rest{Array(Dims{c.batch, rows, c.others}), Array(Dims{c.batch, rows, c.others})};
+    const int64_t columns = 2 * width + c.others;
+    for (int64_t i = 0; i < c.batch * rows * c.others; ++i) {
+      const int64_t at = i / c.others * columns + 2 * width + i % c.others;
+      rest.value[i] = linear.value[at];
+      rest.magnitude[i] = linear.magnitude[at];
+    }
+    expect_close(read(call.out.slice(2, 2 * width, columns)), rest, factor);
+  }
+
+  Dims out_shape(const HeadsCase& c, int64_t rows) { return {c.batch, rows, 2 * c.heads * c.head_dim + c.others}; }
+};
+
+TEST_P(LinearHeadsTest, MatchesReference) {
+  // 2 of a GPU's multiprocessors: even small problems fill them, and get the kernel that does all at once.
+  for (const int multiprocessors : {0, 2}) {
+    CHIPMUNK_OPEN_OR_SKIP(device_name());
+    if (device_name() != "cpu") open(device_name(), 2, multiprocessors);
+    const HeadsCase& c = test_case();
+    const GuardedView out = make_guarded_view(context(), out_shape(c, c.rows), 8, context().activation_dtype());
+    const ops::LinearCall call = make_call(c, c.rows, out.view);
+    ops::linear_into(context(), call.x, call.layer, call.out, call.epilogue);
+    expect_right(c, call);
+    expect_untouched(context(), out);
+  }
+}
+
+TEST_P(LinearHeadsTest, TwoAtOnceAreAsOneAfterTheOther) {
+  for (const int multiprocessors : {0, 2}) {
+    CHIPMUNK_OPEN_OR_SKIP(device_name());
+    if (device_name() != "cpu") open(device_name(), 2, multiprocessors);
+    const HeadsCase& c = test_case();
+    const int64_t few = std::max<int64_t>(c.rows / 5, 1);
+    const ops::LinearCall first = make_call(c, c.rows, context().empty(out_shape(c, c.rows)));
+    const ops::LinearCall second = make_call(c, few, context().empty(out_shape(c, few)));
+    ops::linear_pair_into(context(), first, second);
+    expect_right(c, first);
+    expect_right(c, second);
+  }
+}
+
+CHIPMUNK_INSTANTIATE(LinearHeadsTest,
+                     ::testing::Values(HeadsCase{"flux", 1, 300, 192, 2, 128, 256},
+                                       HeadsCase{"flux_batched", 2, 270, 64, 4, 128, 512, true, true, 8},
+                                       HeadsCase{"odd_heads", 1, 500, 128, 3, 128, 384},
+                                       HeadsCase{"norm_only", 1, 256, 64, 2, 128, 0, true, false},
+                                       HeadsCase{"rope_only", 1, 511, 64, 2, 128, 8, false, true},
+                                       HeadsCase{"d64", 2, 40, 48, 2, 64, 64},
+                                       HeadsCase{"d26_strided", 2, 13, 24, 3, 26, 5, true, true, 3},
+                                       HeadsCase{"few_rows", 1, 3, 64, 2, 128, 128}));
+
+struct PairCase : NamedCase {
+  int64_t batch, rows, second_rows, in_features, out_features, second_out_features;
+  bool gate, residual;
+};
+
+class LinearPairTest : public OpCaseTest<PairCase> {};
+
+TEST_P(LinearPairTest, MatchesReference) {
+  for (const int multiprocessors : {0, 2}) {
+    CHIPMUNK_OPEN_OR_SKIP(device_name());
+    if (device_name() != "cpu") open(device_name(), 2, multiprocessors);
+    const PairCase& c = test_case();
+    const auto make_call = [&](int64_t rows, int64_t columns) {
+      ops::LinearCall call;
+      call.x = random({c.batch, rows, c.in_features});
+      call.layer = {random({columns, c.in_features}, DType::kBF16, 0.5f), random({columns}, DType::kBF16)};
+      call.out = random({c.batch, rows, columns});
+      if (c.gate) call.epilogue.gate = random({c.batch, columns});
+      if (c.residual) call.epilogue.residual = call.out;
+      return call;
+    };
+    const ops::LinearCall calls[] = {make_call(c.rows, c.out_features),
+                                     make_call(c.second_rows, c.second_out_features)};
+    Reference expected[2];
+    for (int i = 0; i < 2; ++i) {
+      expected[i] =
+          reference_linear({read(calls[i].x), read(calls[i].layer.weight), read(calls[i].layer.bias),
+                            read(calls[i].epilogue.gate), read(calls[i].epilogue.residual), Activation::kNone});
+    }
+    ops::linear_pair_into(context(), calls[0], calls[1]);
+    for (int i = 0; i < 2; ++i) {
+      expect_close(read(calls[i].out), expected[i], 4.0 + std::sqrt(static_cast<double>(c.in_features)));
+    }
+  }
+}
+
+CHIPMUNK_INSTANTIATE(LinearPairTest,
+                     ::testing::Values(PairCase{"gated_residual", 1, 300, 260, 192, 416, 416, true, true},
+                                       PairCase{"residual", 2, 257, 129, 64, 208, 208, false, true},
+                                       PairCase{"gate", 1, 256, 1, 128, 256, 256, true, false},
+                                       PairCase{"nothing", 1, 100, 50, 64, 72, 80, false, false},
+                                       PairCase{"columns_differ", 1, 256, 512, 64, 624, 1000, true, true},
+                                       PairCase{"odd", 3, 33, 7, 40, 50, 31, true, true}));
 
 }  // namespace
 }  // namespace chipmunk::test

@@ -84,6 +84,7 @@ nlohmann::ordered_json to_json(const StageResult& stage) {
     const LinearShape& shape = linear.shape;
     nlohmann::ordered_json entry = {
         {"m", shape.rows}, {"n", shape.out_features}, {"k", shape.in_features}, {"epilogue", epilogue_name(shape)}};
+    if (shape.second_rows > 0) entry["second_m"] = shape.second_rows;
     entry.update(to_json(linear.work, stage.ceilings));
     if (linear.alone) {
       entry["alone_ms"] = linear.alone->ours_ms;

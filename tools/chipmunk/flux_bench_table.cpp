@@ -5,6 +5,11 @@
 namespace chipmunk::cli {
 namespace {
 
+/// Of two linears in one call: "3840+512".
+std::string rows_name(const LinearShape& shape) {
+  return shape.second_rows == 0 ? fmt::format("{}", shape.rows) : fmt::format("{}+{}", shape.rows, shape.second_rows);
+}
+
 constexpr double kGibibyte = 1024.0 * 1024.0 * 1024.0;
 
 /// An amount per second in multiples of `unit`, or "-" where there is none.
@@ -40,11 +45,11 @@ std::string format_breakdown(const StageResult& stage) {
                       100.0 * stage.rest_ms / stage.median_ms);
   if (stage.busy_share) text += fmt::format("the GPU is busy {:.1f}% of the time\n", 100.0 * *stage.busy_share);
   if (stage.linears.empty()) return text;
-  text += fmt::format("{:>6} {:>6} {:>6} {:<15} {:>5} {:>10} {:>7}  {}{}\n", "M", "N", "K", "epilogue", "ops",
+  text += fmt::format("{:>9} {:>6} {:>6} {:<15} {:>5} {:>10} {:>7}  {}{}\n", "M", "N", "K", "epilogue", "ops",
                       "ms each", "share", columns, stage.linears[0].alone ? "   ms alone  cuBLASLt of it" : "");
   double ours_ms = 0.0, cublas_ms = 0.0;
   for (const LinearResult& linear : stage.linears) {
-    text += fmt::format("{:>6} {:>6} {:>6} {:<15} {:>5} {:>10.4f} {:>6.1f}% {}{}\n", linear.shape.rows,
+    text += fmt::format("{:>9} {:>6} {:>6} {:<15} {:>5} {:>10.4f} {:>6.1f}% {}{}\n", rows_name(linear.shape),
                         linear.shape.out_features, linear.shape.in_features, epilogue_name(linear.shape),
                         linear.work.ops, linear.work.ms / linear.work.ops, 100.0 * linear.work.ms / stage.median_ms,
                         work_columns(linear.work, stage.ceilings), alone_columns(linear));

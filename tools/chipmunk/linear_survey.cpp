@@ -26,20 +26,53 @@ std::function<void()> fastest_linear(const Context& context, const Tensor& x, co
           run = fastest_cublas_linear(context, params)] { run(); };
 }
 
+namespace {
+
+/// A linear on random operands.
+struct Problem {
+  ops::LinearCall call;
+
+  Problem(RandomTensors& random, const LinearShape& shape, int64_t rows) {
+    const int64_t n = shape.out_features, k = shape.in_features;
+    call.x = random.normal({1, rows, k}, DType::kBF16, 1.0f);
+    call.out = random.context().empty({1, rows, n});
+    call.layer = {random.normal({n, k}, DType::kBF16, 1.0f / std::sqrt(static_cast<float>(k))),
+                  random.normal({n}, DType::kBF16, 1.0f)};
+    call.epilogue.activation = shape.activation;
+    if (shape.gated) call.epilogue.gate = random.normal({1, n}, DType::kBF16, 1.0f);
+    if (shape.residual) call.epilogue.residual = random.normal({1, rows, n}, DType::kBF16, 1.0f);
+    if (shape.heads == 0) return;
+    // q, k and v.
+    const int64_t head_dim = n / shape.heads / 3;
+    const auto weight = [&] { return random.normal({head_dim}, DType::kBF16, 1.0f); };
+    const auto angles = [&] { return random.normal({rows, head_dim / 2}, DType::kF32, 1.0f); };
+    call.epilogue.heads = {shape.heads, head_dim, {weight(), weight(), angles(), angles()}};
+  }
+
+  std::function<void()> fastest(const Context& context) const {
+    return fastest_linear(context, call.x, call.layer, call.epilogue.activation, call.out);
+  }
+};
+
+}  // namespace
+
 LinearTimes time_linear(RandomTensors& random, const LinearShape& shape) {
   const Context& context = random.context();
-  const auto& [m, n, k, activation, residual, gated] = shape;
-  const Tensor x = random.normal({1, m, k}, DType::kBF16, 1.0f), out = context.empty({1, m, n});
-  const Linear layer{random.normal({n, k}, DType::kBF16, 1.0f / std::sqrt(static_cast<float>(k))),
-                     random.normal({n}, DType::kBF16, 1.0f)};
-  ops::LinearEpilogue epilogue{activation, {}, {}};
-  if (gated) epilogue.gate = random.normal({1, n}, DType::kBF16, 1.0f);
-  if (residual) epilogue.residual = random.normal({1, m, n}, DType::kBF16, 1.0f);
+  const Problem first(random, shape, shape.rows);
+  const bool is_pair = shape.second_rows > 0;
+  const Problem second(random, shape, is_pair ? shape.second_rows : 1);
 
   constexpr int kRounds = 9;
   Stopwatch watch(context, kRounds);
-  watch.add("ours", [&] { ops::linear_into(context, x, layer, out, epilogue); });
-  watch.add("cublas", fastest_linear(context, x, layer, activation, out));
+  watch.add("ours", [&] {
+    if (is_pair) return ops::linear_pair_into(context, first.call, second.call);
+    ops::linear_into(context, first.call.x, first.call.layer, first.call.out, first.call.epilogue);
+  });
+  watch.add("cublas", [&context, is_pair, one = first.fastest(context),
+                       other = is_pair ? second.fastest(context) : std::function<void()>()] {
+    one();
+    if (is_pair) other();
+  });
   watch.run();
   return {watch.median("ours"), watch.median("cublas")};
 }

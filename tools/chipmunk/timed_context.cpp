@@ -33,8 +33,17 @@ OpNote note(const LinearParams& p) {
           2.0 * static_cast<double>(m * n) * static_cast<double>(k),
           bytes(p.x, m * k) + bytes(p.weight, n * k) + bytes(p.bias, n) + bytes(p.gate, p.batch * n) +
               bytes(p.residual, m * n) + bytes(p.out, m * n),
-          {m, n, k, p.activation, p.residual.data != nullptr, p.gate.data != nullptr},
+          {m, 0, n, k, p.activation, p.residual.data != nullptr, p.gate.data != nullptr, p.heads.heads},
           {}};
+}
+
+OpNote note(const LinearPairParams& p) {
+  OpNote note = cli::note(p.first);
+  const OpNote other = cli::note(p.second);
+  note.flops += other.flops;
+  note.bytes += other.bytes;
+  note.linear.second_rows = other.linear.rows;
+  return note;
 }
 
 OpNote note(const AttentionParams& p) {
@@ -159,6 +168,7 @@ class TimedContext::TimingBackend : public Backend {
   }
 
   void linear(const Context& c, const LinearParams& p) override { timed(c, &Backend::linear, p); }
+  void linear_pair(const Context& c, const LinearPairParams& p) override { timed(c, &Backend::linear_pair, p); }
   void attention(const Context& c, const AttentionParams& p) override { timed(c, &Backend::attention, p); }
   void column_attention(const Context& c, const ColumnAttentionParams& p) override {
     timed(c, &Backend::column_attention, p);

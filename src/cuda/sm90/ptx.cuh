@@ -25,6 +25,14 @@ __device__ inline void arrive_expecting(uint32_t barrier, uint32_t bytes) {
                "r"(bytes)
                : "memory");
 }
+/// Arrives at the barrier that block `rank` of the cluster has at this address.
+__device__ inline void arrive_at_peer(uint32_t barrier, int rank) {
+  asm volatile(
+      "{.reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1; mbarrier.arrive.shared::cluster.b64 _, "
+      "[remote];}\n" ::"r"(barrier),
+      "r"(rank)
+      : "memory");
+}
 /// Has the barrier's phase wait for that many bytes of bulk copies, too.
 __device__ inline void expect_bytes(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;\n" ::"r"(barrier), "r"(bytes) : "memory");
@@ -67,6 +75,15 @@ __device__ inline void copy_box(uint32_t destination, const CUtensorMap* map, ui
       "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
       "[%2];\n" ::"r"(destination),
       "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
+      : "memory");
+}
+/// The same box into the shared memory of those blocks of the cluster whose bit is set; each one's barrier counts it.
+__device__ inline void copy_box_to_cluster(uint32_t destination, const CUtensorMap* map, uint32_t barrier,
+                                           uint16_t blocks, int x, int y, int z, int w) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, "
+      "{%3, %4, %5, %6}], [%2], %7;\n" ::"r"(destination),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "h"(blocks)
       : "memory");
 }
 __device__ inline void prefetch_map(const CUtensorMap* map) {

@@ -1,0 +1,371 @@
+#include <cuda.h>
+
+#include <algorithm>
+#include <array>
+
+#include "cuda/cluster.cuh"
+#include "cuda/cuda_error.h"
+#include "cuda/launch.h"
+#include "cuda/sm90/attention_pipeline.cuh"
+#include "cuda/sm90/linear.h"
+#include "cuda/sm90/linear_epilogue.cuh"
+#include "cuda/sm90/linear_plan.h"
+#include "cuda/sm90/tensor_map.h"
+#include "cuda/sm90/wgmma.cuh"
+
+// out = epilogue(x weight^T), for one linear or two of the same depth. The two blocks of a cluster compute a unit: 128
+// rows each, of the same columns, whose weights each brings half of for both. A block has a warp that brings operands
+// and two warpgroups that compute 64 rows each; clusters take unit after place.
+namespace chipmunk::cuda::sm90 {
+namespace linear {
+namespace {
+
+constexpr int kDepth = 64;  // of a stage
+constexpr int kStages = 4;
+constexpr int kConsumers = 2;  // warpgroups
+constexpr int kThreads = (kConsumers + 1) * 128;
+constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
+
+/// Of one linear.
+struct Problem {
+  CUtensorMap x, weight, half_weight;  // half_weight: in boxes for half as many columns
+  EpilogueArguments epilogue;
+  UnitGrid grid;
+};
+
+struct Arguments {
+  Problem problems[kMaxProblems];
+  int ends[kMaxProblems];  // see place_of
+  int whole, pieces;       // whole units; together with the halves
+  int steps;               // along the depth
+};
+
+/// Shared memory: stages of x and of weights, a pair of barriers each.
+template <int kWidth>
+struct Pipeline {
+  static constexpr int kRowsBytes = kBlockRows * kSwizzleRow, kWeightBytes = kWidth * kSwizzleRow;
+  static constexpr int kStageBytes = kRowsBytes + kWeightBytes;
+  static constexpr int kBarriersOffset = kStages * kStageBytes;
+  static constexpr size_t kSharedBytes = kBarriersOffset + 2 * kStages * 8 + kSwizzlePattern;
+  static_assert(kWidth / kClusterBlocks % 8 == 0);  // a half ends with a whole pattern of the swizzle
+
+  uint32_t base;
+
+  __device__ explicit Pipeline(const void* shared)
+      : base((shared_address(shared) + kSwizzlePattern - 1) / kSwizzlePattern * kSwizzlePattern) {}
+  __device__ uint32_t rows(int stage) const { return base + stage * kStageBytes; }
+  __device__ uint32_t weights(int stage) const { return rows(stage) + kRowsBytes; }
+  __device__ uint32_t full(int stage) const { return base + kBarriersOffset + stage * 8; }
+  /// Both blocks' warps let a stage go, since both blocks' producers write to it.
+  __device__ uint32_t empty(int stage) const { return full(stage) + kStages * 8; }
+
+  __device__ void init() const {
+    for (int stage = 0; stage < kStages; ++stage) {
+      init_barrier(full(stage), 1);
+      init_barrier(empty(stage), kClusterBlocks * kConsumers * 4);
+    }
+    fence_barrier_init();
+  }
+};
+using Position = RingPosition<kStages>;
+
+/// A cluster's pieces of work, one after the other.
+template <bool kHalves>
+class Pieces {
+ public:
+  __device__ explicit Pieces(const Arguments& a)
+      : a_(a),
+        clusters_(static_cast<int>(gridDim.x) / kClusterBlocks),
+        next_(static_cast<int>(blockIdx.x) / kClusterBlocks) {}
+
+  Place place;
+  __device__ bool next() {
+    if (next_ >= a_.pieces) return false;
+    // Without halves, the compiler need not know of them.
+    place = place_of(next_, kHalves ? a_.whole : a_.pieces, a_.ends,
+                     [this](int problem) -> const UnitGrid& { return a_.problems[problem].grid; });
+    next_ += clusters_;
+    return true;
+  }
+
+ private:
+  const Arguments& a_;
+  int clusters_, next_;
+};
+
+/// The weights' columns of a unit that each block brings, for both.
+template <int kWidth>
+constexpr int kShare = kWidth / kClusterBlocks;
+
+/// Brings a unit's operands, kColumns of its columns.
+template <int kWidth, int kColumns>
+__device__ void bring_unit(const Arguments& a, const Pipeline<kWidth>& pipeline, const Place& place, int rank,
+                           Position& at) {
+  constexpr uint16_t kBoth = (1 << kClusterBlocks) - 1;
+  constexpr int kBytes = Pipeline<kWidth>::kRowsBytes + kColumns * kSwizzleRow;
+  const Problem& p = a.problems[place.problem];
+  const CUtensorMap* weight = kColumns == kWidth ? &p.weight : &p.half_weight;
+  const int first_row = place.row_unit * kUnitRows + rank * kBlockRows;
+  const int first_column =
+      place.column_unit * kWidth + (kColumns == kWidth ? 0 : place.half * kColumns) + rank * kShare<kColumns>;
+#pragma unroll 1
+  for (int step = 0; step < a.steps; ++step) {
+    wait(pipeline.empty(at.slot), at.parity ^ 1);
+    const uint32_t full = pipeline.full(at.slot);
+    arrive_expecting(full, kBytes);
+    copy_box(pipeline.rows(at.slot), &p.x, full, step * kDepth, first_row, 0, place.batch);
+    copy_box_to_cluster(pipeline.weights(at.slot) + rank * kShare<kColumns> * kSwizzleRow, weight, full, kBoth,
+                        step * kDepth, first_column, 0, 0);
+    at.advance();
+  }
+}
+
+/// By one thread of each block.
+template <int kWidth, Kind kKind>
+__device__ void bring(const Arguments& a, const Pipeline<kWidth>& pipeline) {
+  const int rank = cluster_rank();
+  Position at;
+  Pieces<kHasHalves<kWidth, kKind>> pieces(a);
+  while (pieces.next()) {
+    if (pieces.place.half < 0) {
+      bring_unit<kWidth, kWidth>(a, pipeline, pieces.place, rank, at);
+    } else if constexpr (kHasHalves<kWidth, kKind>) {
+      bring_unit<kWidth, kWidth / 2>(a, pipeline, pieces.place, rank, at);
+    }
+  }
+}
+
+template <int kWidth, int kColumns, Kind kKind>
+__device__ void compute_unit(const Arguments& a, const Pipeline<kWidth>& pipeline, const Place& place, int rank,
+                             int warpgroup, Position& at) {
+  using Rows = SharedMatrix<kBlockRows, kDepth>;
+  using Weights = SharedMatrix<kColumns, kDepth>;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto release = [&](int stage) {
+    if (lane < kClusterBlocks) arrive_at_peer(pipeline.empty(stage), lane);
+  };
+  float sums[kColumns / 2];
+#pragma unroll
+  for (int i = 0; i < kColumns / 2; ++i) sums[i] = 0.0f;
+  int last = 0;
+#pragma unroll 1
+  for (int step = 0; step < a.steps; ++step) {
+    wait(pipeline.full(at.slot), at.parity);
+    const uint64_t rows = Rows{pipeline.rows(at.slot)}.depth_along_rows(warpgroup * 64);
+    const uint64_t weights = Weights{pipeline.weights(at.slot)}.depth_along_rows(0);
+    fence_products();
+#pragma unroll
+    for (int i = 0; i < kDepth / 16; ++i) {
+      Wgmma<kColumns>::shared_shared(sums, rows + Rows::depth_along_rows_step(i),
+                                     weights + Weights::depth_along_rows_step(i), 1);
+    }
+    commit_products();
+    // The step's products run on while those before them are let go.
+    wait_products<1>();
+    if (step > 0) release(last);
+    last = at.slot;
+    at.advance();
+  }
+  Epilogue<kColumns, kKind> epilogue(a.problems[place.problem].epilogue, place.batch,
+                                     place.row_unit * kUnitRows + rank * kBlockRows + warpgroup * 64,
+                                     place.column_unit * kWidth + (kColumns == kWidth ? 0 : place.half * kColumns));
+  epilogue.load();
+  wait_products<0>();
+  release(last);
+  epilogue.run(sums);
+}
+
+template <int kWidth, Kind kKind>
+__device__ void compute(const Arguments& a, const Pipeline<kWidth>& pipeline, int warpgroup) {
+  const int rank = cluster_rank();
+  Position at;
+  Pieces<kHasHalves<kWidth, kKind>> pieces(a);
+  while (pieces.next()) {
+    if (pieces.place.half < 0) {
+      compute_unit<kWidth, kWidth, kKind>(a, pipeline, pieces.place, rank, warpgroup, at);
+    } else if constexpr (kHasHalves<kWidth, kKind>) {
+      compute_unit<kWidth, kWidth / 2, kKind>(a, pipeline, pieces.place, rank, warpgroup, at);
+    }
+  }
+}
+
+template <int kWidth, Kind kKind>
+__global__ void __cluster_dims__(kClusterBlocks) __launch_bounds__(kThreads, 1)
+    linear_sm90_kernel(const __grid_constant__ Arguments a) {
+  extern __shared__ unsigned char shared[];
+  const Pipeline<kWidth> pipeline(shared);
+  if (threadIdx.x == 0) {
+    pipeline.init();
+    for (const Problem& p : a.problems) {
+      prefetch_map(&p.x);
+      prefetch_map(&p.weight);
+    }
+  }
+  // The peer's copies and arrivals find the barriers initialised.
+  cluster_barrier();
+  wait_for_grids();
+  const int warpgroup = warpgroup_index();
+  if (warpgroup == 0) {
+    shrink_registers<kProducerRegisters>();
+    if (threadIdx.x == 0) bring<kWidth, kKind>(a, pipeline);
+  } else {
+    grow_registers<kConsumerRegisters>();
+    compute<kWidth, kKind>(a, pipeline, warpgroup - 1);
+  }
+  // A block whose peer still copies to it, or arrives at its barriers, stays.
+  cluster_barrier();
+}
+
+using Kernel = void (*)(Arguments);
+
+template <int kWidth>
+Kernel kernel_of(Kind kind) {
+  switch (kind) {
+    case Kind::kNone: return linear_sm90_kernel<kWidth, Kind::kNone>;
+    case Kind::kGeluTanh: return linear_sm90_kernel<kWidth, Kind::kGeluTanh>;
+    case Kind::kGated: return linear_sm90_kernel<kWidth, Kind::kGated>;
+    case Kind::kHeads:
+      if constexpr (kWidth % kHeadDim == 0) return linear_sm90_kernel<kWidth, Kind::kHeads>;
+  }
+  return nullptr;
+}
+
+Kind kind_of(const LinearParams& p) {
+  if (p.heads.heads > 0) return Kind::kHeads;
+  if (p.gate.data != nullptr || p.residual.data != nullptr) return Kind::kGated;
+  return p.activation == Activation::kGeluTanh ? Kind::kGeluTanh : Kind::kNone;
+}
+
+bool takes(const LinearParams& p) {
+  constexpr size_t kElement = 2, kBytes = 16;
+  const Kind kind = kind_of(p);
+  const bool activation = kind == Kind::kGeluTanh || p.activation == Activation::kNone;
+  const auto is_weight = [](const In& weight) {
+    return weight.data == nullptr || (weight.dtype == DType::kBF16 && is_aligned(weight.data, 2, 4));
+  };
+  const bool heads = kind != Kind::kHeads ||
+                     (p.heads.head_dim == kHeadDim && is_weight(p.heads.q_weight) && is_weight(p.heads.k_weight) &&
+                      is_aligned(p.heads.cos, 4, kBytes) && is_aligned(p.heads.sin, 4, kBytes));
+  const int64_t limit = int64_t{1} << 31;
+  return activation && heads && p.batch > 0 && p.rows > 0 && p.in_features > 0 && p.in_features % kDepth == 0 &&
+         p.out_features > 0 && p.out_features % 8 == 0 && p.batch * p.rows < limit && p.out_features < limit &&
+         p.x.dtype == DType::kBF16 && p.weight.dtype == DType::kBF16 &&
+         (p.bias.data == nullptr || (p.bias.dtype == DType::kBF16 && is_aligned(p.bias.data, kElement, 4))) &&
+         is_aligned(p.x.data, kElement, kBytes, p.x_row_stride, p.batch == 1 ? 0 : p.x_batch_stride) &&
+         is_aligned(p.weight.data, kElement, kBytes, p.weight_row_stride) &&
+         is_aligned(p.gate.data, kElement, 4, p.gate_batch_stride) &&
+         is_aligned(p.residual.data, kElement, kBytes, p.residual_row_stride, p.residual_batch_stride) &&
+         is_aligned(p.out.data, kElement, kBytes, p.out_row_stride, p.batch == 1 ? 0 : p.out_batch_stride);
+}
+
+Problem make_problem(const LinearParams& p, int width, bool halves) {
+  Problem problem{};
+  problem.x = make_head_map(p.x.data, {p.x_batch_stride, p.x_row_stride, p.x_row_stride}, p.batch, p.rows, 1,
+                            p.in_features, kBlockRows);
+  const HeadStrides weight_strides{p.weight_row_stride, p.weight_row_stride, p.weight_row_stride};
+  problem.weight =
+      make_head_map(p.weight.data, weight_strides, 1, p.out_features, 1, p.in_features, width / kClusterBlocks);
+  if (halves) {
+    problem.half_weight =
+        make_head_map(p.weight.data, weight_strides, 1, p.out_features, 1, p.in_features, width / 2 / kClusterBlocks);
+  }
+  problem.grid = {static_cast<int>(p.batch), static_cast<int>(divide_up(p.rows, kUnitRows)),
+                  static_cast<int>(divide_up(p.out_features, width))};
+  EpilogueArguments& e = problem.epilogue;
+  e.bias = static_cast<const bf16*>(p.bias.data);
+  e.gate = static_cast<const bf16*>(p.gate.data);
+  e.residual = static_cast<const bf16*>(p.residual.data);
+  e.out = static_cast<bf16*>(p.out.data);
+  e.gate_batch_stride = p.gate_batch_stride;
+  e.residual_batch_stride = p.residual_batch_stride;
+  e.residual_row_stride = p.residual_row_stride;
+  e.out_batch_stride = p.out_batch_stride;
+  e.out_row_stride = p.out_row_stride;
+  e.rows = static_cast<int>(p.rows);
+  e.columns = static_cast<int>(p.out_features);
+  e.q_weight = static_cast<const bf16*>(p.heads.q_weight.data);
+  e.k_weight = static_cast<const bf16*>(p.heads.k_weight.data);
+  e.cos = p.heads.cos;
+  e.sin = p.heads.sin;
+  e.head_columns = static_cast<int>(p.heads.heads * p.heads.head_dim);
+  e.epsilon = p.heads.epsilon;
+  return problem;
+}
+
+std::array<Sizes, kMaxProblems> sizes_of(const LinearParams* problems, int count) {
+  std::array<Sizes, kMaxProblems> sizes{};
+  for (int i = 0; i < count; ++i) {
+    sizes[static_cast<size_t>(i)] = {problems[i].batch, problems[i].rows, problems[i].out_features,
+                                     problems[i].in_features};
+  }
+  return sizes;
+}
+
+template <int kWidth>
+void launch(cudaStream_t stream, const Plan& plan, Kind kind, const Arguments& a) {
+  const Kernel kernel = kernel_of<kWidth>(kind);
+  constexpr size_t kShared = Pipeline<kWidth>::kSharedBytes;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kShared)),
+        "linear: shared memory");
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(plan.clusters * kClusterBlocks));
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = kShared;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  check(cudaLaunchKernelEx(&config, kernel, a), "linear");
+}
+
+}  // namespace
+}  // namespace linear
+
+bool takes_linears(const DeviceProperties& device, const LinearParams* problems, int count) {
+  if (device.major != kHopperMajor || device.multiprocessors < linear::kClusterBlocks) return false;
+  if (count < 1 || count > linear::kMaxProblems) return false;
+  return std::all_of(problems, problems + count, [&](const LinearParams& p) {
+    return linear::takes(p) && linear::kind_of(p) == linear::kind_of(problems[0]) &&
+           p.in_features == problems[0].in_features;
+  });
+}
+
+bool prefers_own_linear(const DeviceProperties& device, const LinearParams* problems, int count) {
+  using namespace linear;
+  // Below, cuBLASLt's smaller tiles and split depths win: of 512 rows and 3,072 columns, twice.
+  constexpr double kLeastEfficiency = 0.6;
+  if (!takes_linears(device, problems, count)) return false;
+  const Kind kind = kind_of(problems[0]);
+  if (kind != Kind::kGated && kind != Kind::kHeads) return false;
+  const auto sizes = sizes_of(problems, count);
+  return efficiency(plan(sizes.data(), count, device.multiprocessors, kind), sizes.data(), count,
+                    device.multiprocessors) >= kLeastEfficiency;
+}
+
+void launch_linears(cudaStream_t stream, const DeviceProperties& device, const LinearParams* problems, int count) {
+  using namespace linear;
+  const auto sizes = sizes_of(problems, count);
+  const Kind kind = kind_of(problems[0]);
+  const Plan planned = plan(sizes.data(), count, device.multiprocessors, kind);
+  Arguments a{};
+  a.steps = static_cast<int>(problems[0].in_features / kDepth);
+  int64_t units = 0;
+  for (int i = 0; i < kMaxProblems; ++i) {
+    if (i < count) {
+      a.problems[i] = make_problem(problems[i], planned.width, planned.whole < planned.units);
+      units += count_units(sizes[i], planned.width);
+    }
+    a.ends[i] = static_cast<int>(units);
+  }
+  a.whole = static_cast<int>(planned.whole);
+  a.pieces = static_cast<int>(planned.whole + 2 * (planned.units - planned.whole));
+  if (planned.width == 256) {
+    launch<256>(stream, planned, kind, a);
+  } else {
+    launch<208>(stream, planned, kind, a);
+  }
+}
+
+}  // namespace chipmunk::cuda::sm90
