@@ -82,12 +82,13 @@ class Epilogue {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       if constexpr (kKind == Kind::kHeads) {
-        if (r > 0) load_angles(r);
         sort_angles();
 #pragma unroll
         for (int first = 0; first < kWidth; first += kHeadDim) {
           if (first_column_ + first < 2 * a_.head_columns) norm_and_rotate(sums, first, r);
         }
+        // The second row's arrive while the first one is stored.
+        if (r == 0) load_angles(1);
       }
       if (kKind == Kind::kGated && r >= kResidualRows) load_residual(r);
       store(sums, r);
