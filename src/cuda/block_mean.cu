@@ -2,6 +2,7 @@
 #include "cuda/cuda_error.h"
 #include "cuda/float_types.cuh"
 #include "cuda/launch.h"
+#include "cuda/overlap.cuh"
 
 namespace chipmunk::cuda {
 namespace {
@@ -20,6 +21,7 @@ struct Arguments {
 /// [token blocks, channel tiles, batch].
 template <int kVector>
 __global__ void __launch_bounds__(kThreads) block_mean(const __grid_constant__ Arguments a) {
+  wait_for_previous_kernels();
   constexpr int kTile = kWarpSize * kVector;
   __shared__ float partial[kWarps][kTile];
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpSize, lane = thread % kWarpSize;
@@ -67,12 +69,8 @@ void CudaBackend::block_mean(const Context& context, const BlockMeanParams& para
                   static_cast<unsigned>(ceil_div(params.channels, kWarpSize * (vectors ? kVector : 1))),
                   static_cast<unsigned>(params.batch));
   const cudaStream_t stream = compute_stream(context);
-  if (vectors) {
-    cuda::block_mean<kVector><<<grid, kThreads, 0, stream>>>(a);
-  } else {
-    cuda::block_mean<1><<<grid, kThreads, 0, stream>>>(a);
-  }
-  check_launch("block_mean");
+  const auto kernel = vectors ? cuda::block_mean<kVector> : cuda::block_mean<1>;
+  launch_overlapping(kernel, grid, dim3(kThreads), 0, stream, "block_mean", a);
 }
 
 }  // namespace chipmunk::cuda

@@ -1,5 +1,6 @@
 #include "cuda/cuda_backend.h"
 #include "cuda/cuda_error.h"
+#include "cuda/overlap.cuh"
 #include "cuda/row_grid.cuh"
 
 namespace chipmunk::cuda {
@@ -9,6 +10,7 @@ namespace {
 
 template <bool kWhole>
 __global__ void __launch_bounds__(kRowGridThreads) gated_add_kernel(const __grid_constant__ GatedAddParams p) {
+  wait_for_previous_kernels();
   const int64_t channel = grid_channel();
   if (channel >= p.channels) return;
   for (int64_t b = blockIdx.z; b < p.batch; b += gridDim.z) {
@@ -79,8 +81,7 @@ void CudaBackend::gated_add(const Context& context, const GatedAddParams& params
       has_whole_packs(params.out.data, DType::kBF16, channels, params.out_batch_stride, params.out_row_stride);
   const auto kernel = whole ? gated_add_kernel<true> : gated_add_kernel<false>;
   const RowGrid grid = plan_row_grid(params.batch, params.rows, channels);
-  kernel<<<grid.blocks, grid.threads, 0, compute_stream(context)>>>(params);
-  check_launch("gated_add");
+  launch_overlapping(kernel, grid.blocks, grid.threads, 0, compute_stream(context), "gated_add", params);
 }
 
 void CudaBackend::activation(const Context& context, const ActivationParams& params) {

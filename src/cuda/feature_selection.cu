@@ -6,6 +6,7 @@
 #include "cuda/cuda_error.h"
 #include "cuda/launch.h"
 #include "cuda/mask_bits.cuh"
+#include "cuda/overlap.cuh"
 #include "cuda/random_bits.cuh"
 #include "cuda/row_selection.cuh"
 #include "cuda/selection_plan.h"
@@ -70,6 +71,7 @@ struct FeatureArguments {
 __global__ void __launch_bounds__(kSelectionThreads, 2) select_features(const __grid_constant__ FeatureArguments a) {
   extern __shared__ __align__(16) uint32_t memory[];
   __shared__ SelectionShared shared;
+  wait_for_previous_kernels();
   const int64_t row = static_cast<int>(blockIdx.x) / cluster_blocks();
   const int64_t batch = row / a.blocks, block = row % a.blocks;
   RowSlice<StoredKeys> slice;
@@ -170,18 +172,21 @@ void CudaBackend::select_features(const Context& context, const SelectFeaturesPa
   a.slice = plan.slice;
   const cudaStream_t stream = compute_stream(context);
   allow_shared_memory(reinterpret_cast<const void*>(kernel), device_, kWhat);
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = static_cast<unsigned>(plan.blocks_per_row);
-  cluster.val.clusterDim.y = 1;
-  cluster.val.clusterDim.z = 1;
+  // Neither is there before Hopper.
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = static_cast<unsigned>(plan.blocks_per_row);
+  attributes[1].val.clusterDim.y = 1;
+  attributes[1].val.clusterDim.z = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(rows * plan.blocks_per_row));
   config.blockDim = dim3(kSelectionThreads);
   config.dynamicSmemBytes = plan.shared_bytes;
   config.stream = stream;
-  config.attrs = &cluster;
-  config.numAttrs = plan.blocks_per_row > 1 ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = device_.major < kHopperMajor ? 0 : plan.blocks_per_row > 1 ? 2 : 1;
   check(cudaLaunchKernelEx(&config, kernel, a), kWhat);
 }
 

@@ -1,5 +1,6 @@
 #include "cuda/cuda_backend.h"
 #include "cuda/cuda_error.h"
+#include "cuda/overlap.cuh"
 #include "cuda/packs.cuh"
 #include "cuda/reduce.cuh"
 
@@ -61,6 +62,7 @@ class Row {
 /// One block a row. The mean is taken off before anything is squared: a row far from 0 loses nothing.
 template <bool kWhole, bool kKept>
 __global__ void __launch_bounds__(kThreads) layer_norm_kernel(const __grid_constant__ LayerNormParams p) {
+  wait_for_previous_kernels();
   __shared__ float scratch[2][kThreads / kWarpSize];
   const int64_t b = blockIdx.x / static_cast<unsigned>(p.rows), t = blockIdx.x % static_cast<unsigned>(p.rows);
   const int channels = static_cast<int>(p.channels);
@@ -129,8 +131,8 @@ void CudaBackend::layer_norm(const Context& context, const LayerNormParams& para
   const bool kept = channels <= kMaxKeptChannels;
   const auto kernel = whole ? (kept ? layer_norm_kernel<true, true> : layer_norm_kernel<true, false>)
                             : (kept ? layer_norm_kernel<false, true> : layer_norm_kernel<false, false>);
-  kernel<<<static_cast<unsigned>(rows), kThreads, 0, compute_stream(context)>>>(params);
-  check_launch("layer_norm");
+  launch_overlapping(kernel, dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0, compute_stream(context),
+                     "layer_norm", params);
 }
 
 void CudaBackend::rms_norm(const Context& context, const RmsNormParams& params) {

@@ -3,6 +3,7 @@
 #include "cuda/column_epilogue.cuh"
 #include "cuda/cuda_error.h"
 #include "cuda/launch.h"
+#include "cuda/overlap.cuh"
 #include "cuda/sm90/attention.h"
 #include "cuda/sm90/attention_consumer.cuh"
 #include "cuda/sm90/attention_plan.h"
@@ -44,6 +45,7 @@ struct Arguments {
   int64_t capacity;
   int groups;              // of query rows a head
   int first_item, pieces;  // of this launch
+  bool follows_items;      // parts: this grid begins once that of whole items has
   float scale_log2;
 };
 
@@ -375,7 +377,6 @@ __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipe
 template <class Shape, Pieces kPieces, ColumnEpilogue kEpilogue>
 __global__ void __launch_bounds__(Shape::kThreads, 1) column_attention(const __grid_constant__ Arguments a) {
   extern __shared__ unsigned char shared[];
-  if constexpr (kPieces == Pieces::kItems) launch_dependents();
   const AttentionPipeline<Shape> pipeline(shared);
   if (threadIdx.x == 0) {
     pipeline.init(kProducerThreads);
@@ -383,6 +384,10 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) column_attention(const __g
     if constexpr (kEpilogue != ColumnEpilogue::kNone) prefetch_map(&a.residual);
   }
   __syncthreads();
+  if (kPieces == Pieces::kItems || !a.follows_items) {
+    wait_for_grids();
+    if constexpr (kPieces == Pieces::kItems) launch_dependents();
+  }
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     shrink_registers<Shape::kProducerRegisters>();
@@ -408,23 +413,13 @@ Kernel kernel_with(ColumnEpilogue epilogue) {
   return nullptr;
 }
 
-/// overlaps: the grid may begin while the last blocks of the one before it are still at work.
 template <class Shape>
-void launch_grid(cudaStream_t stream, Kernel kernel, const Arguments& a, int blocks, bool overlaps) {
+void launch_grid(cudaStream_t stream, Kernel kernel, const Arguments& a, int blocks) {
   check(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(Shape::kSharedBytes)),
       "column_attention: shared memory");
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(Shape::kThreads);
-  config.dynamicSmemBytes = Shape::kSharedBytes;
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = overlaps ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, kernel, a), "column_attention");
+  launch_overlapping(kernel, dim3(static_cast<unsigned>(blocks)), dim3(Shape::kThreads), Shape::kSharedBytes, stream,
+                     "column_attention", a);
 }
 
 template <int kHeadDim>
@@ -460,12 +455,13 @@ void launch(cudaStream_t stream, const DeviceProperties& device, const ColumnAtt
   if (items > parts) {
     a.pieces = items - parts;
     launch_grid<Shape>(stream, kernel_with<Shape, Pieces::kItems>(params.epilogue), a,
-                       std::min(a.pieces, device.multiprocessors), false);
+                       std::min(a.pieces, device.multiprocessors));
   }
   if (parts > 0) {
     a.first_item = items - parts;
     a.pieces = parts * Together::kWarpgroups;
-    launch_grid<Together>(stream, kernel_with<Together, Pieces::kParts>(params.epilogue), a, a.pieces, items > parts);
+    a.follows_items = items > parts;
+    launch_grid<Together>(stream, kernel_with<Together, Pieces::kParts>(params.epilogue), a, a.pieces);
   }
 }
 

@@ -4,6 +4,7 @@
 #include "cuda/any_type.cuh"
 #include "cuda/cuda_error.h"
 #include "cuda/launch.h"
+#include "cuda/overlap.cuh"
 #include "cuda/sm90/attention_rows.cuh"
 #include "cuda/sm90/column_mlp.h"
 #include "cuda/sm90/column_mlp_tiles.cuh"
@@ -371,6 +372,7 @@ __global__ void __launch_bounds__(kThreads, 1) column_mlp(const __grid_constant_
     prefetch_map(&a.boxed);
   }
   __syncthreads();
+  wait_for_grids();
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     shrink_registers<kProducerRegisters>();
@@ -401,8 +403,8 @@ Kernel renew_with(Activation activation) {
 void launch(cudaStream_t stream, Kernel kernel, int blocks, const Arguments& a) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kSharedBytes)),
         "column_mlp: shared memory");
-  kernel<<<blocks, kThreads, kSharedBytes, stream>>>(a);
-  check_launch("column_mlp");
+  launch_overlapping(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), kSharedBytes, stream, "column_mlp",
+                     a);
 }
 
 struct Workspace {

@@ -2,6 +2,7 @@
 
 #include "cuda/cuda_error.h"
 #include "cuda/launch.h"
+#include "cuda/overlap.cuh"
 #include "cuda/sm90/attention.h"
 #include "cuda/sm90/attention_consumer.cuh"
 #include "cuda/sm90/attention_rows.cuh"
@@ -153,6 +154,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) dense_attention(const __gr
     prefetch_map(&a.v);
   }
   __syncthreads();
+  wait_for_grids();
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     shrink_registers<Shape::kProducerRegisters>();
@@ -192,8 +194,8 @@ void launch(cudaStream_t stream, const DeviceProperties& device, const Attention
   const auto kernel = dense_attention<Shape, kSums>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kSharedBytes)),
         "attention: shared memory");
-  kernel<<<std::min(a.items, device.multiprocessors), Shape::kThreads, kSharedBytes, stream>>>(a);
-  check_launch("attention");
+  launch_overlapping(kernel, dim3(static_cast<unsigned>(std::min(a.items, device.multiprocessors))),
+                     dim3(Shape::kThreads), kSharedBytes, stream, "attention", a);
 }
 
 }  // namespace

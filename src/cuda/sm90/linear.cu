@@ -6,6 +6,7 @@
 #include "cuda/cluster.cuh"
 #include "cuda/cuda_error.h"
 #include "cuda/launch.h"
+#include "cuda/overlap.cuh"
 #include "cuda/sm90/attention_pipeline.cuh"
 #include "cuda/sm90/linear.h"
 #include "cuda/sm90/linear_epilogue.cuh"
@@ -307,17 +308,8 @@ void launch(cudaStream_t stream, const Plan& plan, Kind kind, const Arguments& a
   constexpr size_t kShared = Pipeline<kWidth>::kSharedBytes;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kShared)),
         "linear: shared memory");
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(plan.clusters * kClusterBlocks));
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = kShared;
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = 1;
-  check(cudaLaunchKernelEx(&config, kernel, a), "linear");
+  launch_overlapping(kernel, dim3(static_cast<unsigned>(plan.clusters * kClusterBlocks)), dim3(kThreads), kShared,
+                     stream, "linear", a);
 }
 
 }  // namespace

@@ -46,7 +46,9 @@ struct SharedMatrix {
   /// compiler keep it in a uniform register.
   __device__ static uint64_t descriptor(uint32_t start, uint32_t leading) {
     constexpr uint32_t kSwizzle128 = 1u << 30;
-    const uint32_t low = __shfl_sync(0xffffffffu, (start >> 4) | (leading >> 4) << 16, 0);
+    // In a cluster, the upper bits of an address say whose shared memory it is.
+    constexpr uint32_t kOwn = (1u << 18) - 1;
+    const uint32_t low = __shfl_sync(0xffffffffu, (start & kOwn) >> 4 | (leading >> 4) << 16, 0);
     return static_cast<uint64_t>(kSwizzle128 | static_cast<uint32_t>(encoded(kSwizzlePattern))) << 32 | low;
   }
 };
