@@ -18,8 +18,12 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual void linear(const Context& context, const LinearParams& params) = 0;
+  /// Throws kUnsupported where there are no linears with scaled f8 weights.
+  virtual void require_fp8_linears() const {}
   /// As two calls of linear, in one launch where that is faster.
   virtual void linear_pair(const Context& context, const LinearPairParams& params) = 0;
+  virtual void quantize_rows(const Context& context, const QuantizeRowsParams& params) = 0;
+  virtual void dequantize_rows(const Context& context, const DequantizeRowsParams& params) = 0;
   virtual void attention(const Context& context, const AttentionParams& params) = 0;
   virtual void column_attention(const Context& context, const ColumnAttentionParams& params) = 0;
   virtual void select_columns(const Context& context, const SelectColumnsParams& params) = 0;

@@ -73,6 +73,9 @@ struct LinearParams {
   int64_t out_batch_stride, out_row_stride;
   Activation activation = Activation::kNone;
   HeadEpilogue heads;  // excludes activation, gate and residual
+  // [N] or null. Given, the weight is kF8E4M3, its row n times weight_scale[n], and the rows of x are quantised as
+  // core/fp8_rows.h says before they are multiplied.
+  const float* weight_scale = nullptr;
 };
 
 /// q and k among the columns of a linear's output, as the op on them sees them.
@@ -94,6 +97,24 @@ inline QkNormRopeParams qk_norm_rope_of(const LinearParams& p) {
           p.heads.head_dim,
           p.heads.epsilon};
 }
+
+/// Each row of x as core/fp8_rows.h quantises it.
+struct QuantizeRowsParams {
+  In x;           // [B, T, C], strides x_batch_stride, x_row_stride
+  Out out;        // [B, T, C] dense, kF8E4M3
+  float* scales;  // [B, T], stride scale_batch_stride
+  int64_t batch, rows, channels;
+  int64_t x_batch_stride, x_row_stride;
+  int64_t scale_batch_stride;
+};
+
+/// out[r] = scales[r] * x[r].
+struct DequantizeRowsParams {
+  In x;                 // [R, C], row stride x_row_stride, kF8E4M3
+  const float* scales;  // [R]
+  Out out;              // [R, C] dense, in the dtype of activations
+  int64_t rows, channels, x_row_stride;
+};
 
 /// Two linears of which neither writes what the other reads.
 struct LinearPairParams {

@@ -13,6 +13,8 @@ class CpuBackend : public Backend {
 
   void linear(const Context& context, const LinearParams& params) override;
   void linear_pair(const Context& context, const LinearPairParams& params) override;
+  void quantize_rows(const Context& context, const QuantizeRowsParams& params) override;
+  void dequantize_rows(const Context& context, const DequantizeRowsParams& params) override;
   void attention(const Context& context, const AttentionParams& params) override;
   void column_attention(const Context& context, const ColumnAttentionParams& params) override;
   void select_columns(const Context& context, const SelectColumnsParams& params) override;

@@ -1,5 +1,8 @@
 #include <algorithm>
+#include <optional>
+#include <vector>
 
+#include "core/fp8_rows.h"
 #include "cpu/cpu_backend.h"
 #include "cpu/linear_kernels.h"
 #include "cpu/threads.h"
@@ -94,6 +97,26 @@ void run_panels(int threads, const LinearParams& params, const LinearPlan& plan,
   });
 }
 
+/// Rows of x as an fp8 linear sees them: quantised, and back in f32 with their scales. [batch * rows, in_features].
+void round_rows(int threads, const LinearParams& params, float* rounded) {
+  parallel_rows(threads, params.batch * params.rows, params.in_features, [&](int64_t begin, int64_t end) {
+    std::vector<uint8_t> values(static_cast<size_t>(params.in_features));
+    for (int64_t r = begin; r < end; ++r) {
+      const float* x = f32(params.x) + r / params.rows * params.x_batch_stride + r % params.rows * params.x_row_stride;
+      const Fp8RowScale scale = fp8_row_scale(x, DType::kF32, params.in_features);
+      quantize_fp8_row(x, DType::kF32, 0, params.in_features, scale, values.data());
+      dequantize_fp8_row(values.data(), scale.scale, params.in_features, rounded + r * params.in_features);
+    }
+  });
+}
+
+/// Multiplies the columns of a packed panel, [depth][panel_width], by their features' scales.
+void scale_panel(const float* scales, int64_t columns, int64_t panel_width, int64_t depth, float* panel) {
+  for (int64_t k = 0; k < depth; ++k) {
+    for (int64_t c = 0; c < columns; ++c) panel[k * panel_width + c] *= scales[c];
+  }
+}
+
 /// Without gates the samples of a batch are only more rows, if they lie at equal distances.
 LinearParams merge_batch(const LinearParams& params) {
   const bool mergeable =
@@ -124,10 +147,20 @@ void CpuBackend::multiply(const Context& context, const LinearParams& given) {
   require_f32(given.gate.dtype, "linear: gate");
   require_f32(given.residual.dtype, "linear: residual");
   require_f32(given.out.dtype, "linear: out");
-  const LinearParams params = merge_batch(given);
-  if (params.batch * params.rows == 0 || params.out_features == 0) return;
+  if (given.batch * given.rows == 0 || given.out_features == 0) return;
+  LinearParams params = given;
+  std::optional<Workspace> rounded;
+  if (params.weight_scale != nullptr) {
+    rounded.emplace(context, params.batch * params.rows * params.in_features);
+    round_rows(threads_, params, rounded->data());
+    params.x.data = rounded->data();
+    params.x_row_stride = params.in_features;
+    params.x_batch_stride = params.rows * params.in_features;
+  }
+  params = merge_batch(params);
   const F32Vector bias(context, params.bias, params.out_features);
-  if (params.batch * params.rows <= kMaxFewRows) return run_few_rows(threads_, params, bias.data());
+  if (params.batch * params.rows <= kMaxFewRows && params.weight_scale == nullptr)
+    return run_few_rows(threads_, params, bias.data());
 
   const LinearPlan plan = plan_linear(params, threads_);
   const Workspace panels(context, divide_up(plan.columns_at_once, plan.panel_width) * plan.panel_floats);
@@ -137,9 +170,13 @@ void CpuBackend::multiply(const Context& context, const LinearParams& given) {
     parallel_for(threads_, divide_up(columns, plan.panel_width), [&](int64_t i, int) {
       const int64_t feature = first + i * plan.panel_width;
       const auto offset = static_cast<size_t>(feature * params.weight_row_stride) * size_of(params.weight.dtype);
+      const int64_t width = std::min(plan.panel_width, params.out_features - feature);
+      float* panel = panels.data() + i * plan.panel_floats;
       pack_weights(static_cast<const char*>(params.weight.data) + offset, params.weight.dtype, params.weight_row_stride,
-                   std::min(plan.panel_width, params.out_features - feature), params.in_features,
-                   panels.data() + i * plan.panel_floats);
+                   width, params.in_features, panel);
+      if (params.weight_scale != nullptr) {
+        scale_panel(params.weight_scale + feature, width, plan.panel_width, params.in_features, panel);
+      }
     });
     run_panels(threads_, params, plan, bias.data(), panels.data(), first, columns, scratch.data());
   }

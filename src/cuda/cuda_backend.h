@@ -17,7 +17,10 @@ class CudaBackend : public Backend {
   ~CudaBackend() override;
 
   void linear(const Context& context, const LinearParams& params) override;
+  void require_fp8_linears() const override;
   void linear_pair(const Context& context, const LinearPairParams& params) override;
+  void quantize_rows(const Context& context, const QuantizeRowsParams& params) override;
+  void dequantize_rows(const Context& context, const DequantizeRowsParams& params) override;
   void attention(const Context& context, const AttentionParams& params) override;
   void column_attention(const Context& context, const ColumnAttentionParams& params) override;
   void select_columns(const Context& context, const SelectColumnsParams& params) override;
@@ -48,6 +51,8 @@ class CudaBackend : public Backend {
  private:
   /// x weight^T with bias, activation, gate and residual, by cuBLASLt or for few rows.
   void multiply(const Context& context, const LinearParams& params);
+  /// The same with weights in f8_e4m3 that have scales (fp8_linear.cpp).
+  void multiply_fp8(const Context& context, const LinearParams& params);
 
   DeviceProperties device_;
   std::unique_ptr<Matmul> matmul_;

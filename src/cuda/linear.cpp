@@ -59,6 +59,7 @@ void CudaBackend::linear_pair(const Context& context, const LinearPairParams& pa
 }
 
 void CudaBackend::multiply(const Context& context, const LinearParams& params) {
+  if (params.weight_scale != nullptr) return multiply_fp8(context, params);
   const cudaStream_t stream = compute_stream(context);
   if (is_few_rows(params)) return launch_few_rows_linear(stream, params);
 

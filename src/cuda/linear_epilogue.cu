@@ -13,7 +13,8 @@ constexpr int kThreads = 256;
 
 struct Arguments {
   const bf16* product;
-  const void* bias;  // or null, dtype bias_dtype
+  const float *row_scales, *column_scales;  // both or neither
+  const void* bias;                         // or null, dtype bias_dtype
   const bf16* gate;
   const bf16* residual;
   bf16* out;
@@ -36,7 +37,9 @@ __global__ void __launch_bounds__(kThreads) linear_epilogue(const Arguments a) {
   using Vector = Vec<bf16, kVector>;
   Vector gate{};
   if (a.gate != nullptr) gate = load_vec<bf16, kVector>(a.gate + batch * a.gate_batch_stride + column);
-  float bias[kVector] = {};
+  float scale[kVector], bias[kVector] = {};
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) scale[i] = a.column_scales != nullptr ? a.column_scales[column + i] : 1.0f;
   if (a.bias != nullptr) {
 #pragma unroll
     for (int i = 0; i < kVector; ++i) bias[i] = load_any(a.bias, a.bias_dtype, column + i);
@@ -49,10 +52,11 @@ __global__ void __launch_bounds__(kThreads) linear_epilogue(const Arguments a) {
       residual =
           load_vec<bf16, kVector>(a.residual + batch * a.residual_batch_stride + row * a.residual_row_stride + column);
     }
+    const float row_scale = a.row_scales != nullptr ? a.row_scales[batch * a.rows + row] : 1.0f;
     Vector out;
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
-      float value = activate(a.activation, to_float(product.values[i]) + bias[i]);
+      float value = activate(a.activation, to_float(product.values[i]) * (row_scale * scale[i]) + bias[i]);
       if (a.gate != nullptr) value *= to_float(gate.values[i]);
       if (a.residual != nullptr) value += to_float(residual.values[i]);
       out.values[i] = from_float<bf16>(value);
@@ -64,9 +68,12 @@ __global__ void __launch_bounds__(kThreads) linear_epilogue(const Arguments a) {
 }  // namespace
 
 void launch_linear_epilogue(cudaStream_t stream, const void* product, int64_t product_batch_stride,
-                            int64_t product_row_stride, const LinearParams& params, bool with_bias) {
+                            int64_t product_row_stride, const LinearParams& params, bool with_bias,
+                            const float* product_scales) {
   Arguments a{};
   a.product = static_cast<const bf16*>(product);
+  a.row_scales = product_scales;
+  a.column_scales = product_scales != nullptr ? params.weight_scale : nullptr;
   a.bias = with_bias ? params.bias.data : nullptr;
   a.gate = static_cast<const bf16*>(params.gate.data);
   a.residual = static_cast<const bf16*>(params.residual.data);

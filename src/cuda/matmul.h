@@ -8,21 +8,25 @@
 #include <mutex>
 
 #include "core/context.h"
+#include "cuda/cuda_device.h"
 #include "params.h"
 
 namespace chipmunk::cuda {
 
-/// out[i] = activation(scale a[i] b[i] + bias) + addend[i] for every i of a batch; a in bf16, row-major as all matrices
-/// here. An activation excludes an addend.
+/// out[i] = activation(scale a[i] b[i] + bias) + addend[i] for every i of a batch; row-major as all matrices here. An
+/// activation excludes an addend.
 struct MatmulProblem {
   int64_t batch = 1, rows = 0, columns = 0, depth = 0;
   const void* a = nullptr;  // [batch, rows, depth], strides a_batch_stride, a_row_stride
-  const void* b = nullptr;  // bf16 [batch, columns, depth], or [batch, depth, columns] where b_is_depth_major
+  const void* b = nullptr;  // [batch, columns, depth], or [batch, depth, columns] where b_is_depth_major
   int64_t a_batch_stride = 0, a_row_stride = 0;
   int64_t b_batch_stride = 0, b_row_stride = 0;
   bool b_is_depth_major = false;
-  void* out = nullptr;             // [batch, rows, columns], strides out_batch_stride, out_row_stride
-  DType out_dtype = DType::kBF16;  // or kF32
+  DType operand_dtype = DType::kBF16;  // of a and b; or kF8E4M3 with a_scales and b_scales, see takes_fp8
+  const float* a_scales = nullptr;     // [rows]: each factor of a row of a
+  const float* b_scales = nullptr;     // [columns]
+  void* out = nullptr;                 // [batch, rows, columns], strides out_batch_stride, out_row_stride
+  DType out_dtype = DType::kBF16;      // or kF32
   int64_t out_batch_stride = 0, out_row_stride = 0;
   const void* addend = nullptr;  // like out, or null; may be out
   int64_t addend_batch_stride = 0, addend_row_stride = 0;
@@ -39,6 +43,9 @@ class Matmul {
   Matmul(const Matmul&) = delete;
   Matmul& operator=(const Matmul&) = delete;
 
+  /// Whether products of f8_e4m3 operands with a scale a row are there: on Hopper GPUs, one batch, depth and columns
+  /// multiples of 16, as are addresses (of scales, too) and strides in bytes.
+  static bool takes_fp8(const DeviceProperties& device, const MatmulProblem& problem);
   /// What a product's epilogue can do.
   static bool fuses(Activation activation);
 
@@ -50,7 +57,7 @@ class Matmul {
   std::function<void()> fastest(const Context& context, const MatmulProblem& problem);
 
  private:
-  using Key = std::array<int64_t, 19>;
+  using Key = std::array<int64_t, 20>;
   static Key key_of(const MatmulProblem& problem);
   cublasLtHandle_t handle();
 

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "backend.h"
+#include "chipmunk/error.h"
 #include "ops/check.h"
 
 namespace chipmunk::ops {
@@ -101,6 +102,10 @@ void column_mlp_into(const Context& context, const Tensor& x, const Linear& firs
   const int64_t batch = x.dim(0), rows = x.dim(1), channels = x.dim(2);
   if (first.weight.rank() != 2 || first.weight.dim(1) != channels) {
     fail_shape("column_mlp: first layer's weight", "[F, " + std::to_string(channels) + "]", first.weight);
+  }
+  if (first.scale) {
+    throw Error(ErrorCode::kUnsupported, "expected a first layer without scales: dequantize_rows gives one",
+                "column_mlp");
   }
   const int64_t num_features = first.weight.dim(0);
   if (second_transposed.rank() != 2 || second_transposed.dim(0) != num_features) {

@@ -63,6 +63,10 @@ LinearParams linear_params(const Context& context, const Tensor& x, const Linear
     check_floating(layer.bias, "linear: bias");
     check_dense(layer.bias, "linear: bias");
   }
+  if (layer.scale) {
+    check_f32(context, layer.scale, {out_features}, "linear: scale");
+    check_dtype(layer.weight, DType::kF8E4M3, "linear: weight with a scale");
+  }
   if (epilogue.gate) {
     check_activation(context, epilogue.gate, "linear: gate");
     check_inner_dense(epilogue.gate, "linear: gate");
@@ -88,6 +92,7 @@ LinearParams linear_params(const Context& context, const Tensor& x, const Linear
   params.out_batch_stride = result.stride(0);
   params.out_row_stride = result.stride(1);
   params.activation = epilogue.activation;
+  params.weight_scale = static_cast<const float*>(layer.scale.data());
   params.heads = head_epilogue(context, epilogue, params.rows, out_features);
   return params;
 }

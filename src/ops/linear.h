@@ -10,6 +10,9 @@ namespace chipmunk {
 struct Linear {
   Tensor weight;  ///< [out_features, in_features], rows may be strided
   Tensor bias;    ///< [out_features], or empty
+  /// f32 [out_features], or empty. Given, the weight is f8_e4m3, row n of it times scale[n], and the rows of x are
+  /// quantised in the same way before they are multiplied (core/fp8_rows.h).
+  Tensor scale = {};
 
   int64_t in_features() const { return weight.dim(1); }
   int64_t out_features() const { return weight.dim(0); }

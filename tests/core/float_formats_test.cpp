@@ -58,6 +58,11 @@ TEST(FloatFormats, EveryValueRoundTrips) {
       EXPECT_EQ(float_to_f16(f16), bits);
     }
   }
+  for (uint32_t bits = 0; bits < 0x100u; ++bits) {
+    EXPECT_EQ(float_to_f8_e4m3_saturating(f8_e4m3_to_float(static_cast<uint8_t>(bits))) & 0x7fu, bits & 0x7fu);
+    if ((bits & 0x7fu) == 0x7fu) continue;
+    EXPECT_EQ(float_to_f8_e4m3_saturating(f8_e4m3_to_float(static_cast<uint8_t>(bits))), bits);
+  }
   EXPECT_TRUE(std::isnan(bf16_to_float(float_to_bf16(std::nanf("")))));
   EXPECT_TRUE(std::isnan(f16_to_float(float_to_f16(std::nanf("")))));
 }
@@ -70,11 +75,26 @@ TEST(FloatFormats, RoundsToNearestEven) {
     EXPECT_EQ(float_to_f16(middle), bits % 2 == 0 ? bits : bits + 1);
     EXPECT_EQ(float_to_f16(std::nextafter(middle, 1e9f)), bits + 1);
   }
+  for (uint32_t bits = 0; bits < 0x7eu; ++bits) {
+    const double low = decode(bits, 4, 3, false), high = decode(bits + 1, 4, 3, false);
+    const float middle = static_cast<float>((low + high) / 2.0);
+    EXPECT_EQ(float_to_f8_e4m3_saturating(middle), bits % 2 == 0 ? bits : bits + 1);
+    EXPECT_EQ(float_to_f8_e4m3_saturating(std::nextafter(middle, 1e9f)), bits + 1);
+    EXPECT_EQ(float_to_f8_e4m3_saturating(-std::nextafter(middle, 0.0f)), bits | 0x80u);
+  }
   EXPECT_EQ(float_to_bf16(1.0f + 0x1p-8f), 0x3f80u);
   EXPECT_EQ(float_to_bf16(1.0f + 3 * 0x1p-8f), 0x3f82u);
   EXPECT_EQ(float_to_f16(65519.9f), 0x7bffu);
   EXPECT_EQ(float_to_f16(65520.0f), 0x7c00u);
   EXPECT_EQ(float_to_f16(-1e9f), 0xfc00u);
+}
+
+TEST(FloatFormats, LargeValuesSaturate) {
+  for (const float value : {448.0f, 449.0f, 464.0f, 465.0f, 1e9f, HUGE_VALF}) {
+    EXPECT_EQ(float_to_f8_e4m3_saturating(value), 0x7eu) << value;
+    EXPECT_EQ(float_to_f8_e4m3_saturating(-value), 0xfeu) << value;
+  }
+  EXPECT_EQ(float_to_f8_e4m3_saturating(std::nanf("")) & 0x7fu, 0x7fu);
 }
 
 TEST(FloatFormats, LoadReadsEveryDtype) {

@@ -5,6 +5,7 @@
 #include "ops/column_attention.h"
 #include "ops/column_mlp.h"
 #include "ops/elementwise.h"
+#include "ops/fp8_rows.h"
 #include "ops/image.h"
 #include "ops/linear.h"
 #include "ops/norm.h"
@@ -118,6 +119,28 @@ const BadCall kBadCalls[] = {
     {"linear_gate", ErrorCode::kShapeMismatch, "linear: gate",
      [](const Context& c, const Maker& t) {
        ops::linear(c, t({2, 3, 4}), {t({5, 4}), {}}, {Activation::kNone, t({1, 5}), {}});
+     }},
+    {"linear_scale", ErrorCode::kShapeMismatch, "linear: scale",
+     [](const Context& c, const Maker& t) {
+       ops::linear(c, t({3, 4}), {t({5, 4}, DType::kF8E4M3), {}, t({4}, DType::kF32)});
+     }},
+    {"linear_scale_dtype", ErrorCode::kInvalidArgument, "linear: scale",
+     [](const Context& c, const Maker& t) {
+       ops::linear(c, t({3, 4}), {t({5, 4}, DType::kF8E4M3), {}, t({5}, DType::kI32)});
+     }},
+    {"linear_scale_of_other_weight", ErrorCode::kInvalidArgument, "linear: weight with a scale",
+     [](const Context& c, const Maker& t) {
+       ops::linear(c, t({3, 4}), {t({5, 4}, DType::kF16), {}, t({5}, DType::kF32)});
+     }},
+    {"quantize_rows_dtype", ErrorCode::kInvalidArgument, "quantize_rows: x",
+     [](const Context& c, const Maker& t) { ops::quantize_rows(c, t({3, 4}, DType::kF16)); }},
+    {"dequantize_rows_scales", ErrorCode::kShapeMismatch, "dequantize_rows: scales",
+     [](const Context& c, const Maker& t) { ops::dequantize_rows(c, t({3, 4}, DType::kF8E4M3), t({4}, DType::kF32)); }},
+    {"column_mlp_scaled_weight", ErrorCode::kUnsupported, "column_mlp",
+     [](const Context& c, const Maker& t) {
+       const Linear first{t({6, 4}, DType::kF8E4M3), {}, t({6}, DType::kF32)};
+       ops::column_mlp_into(c, t({1, 8, 4}), first, Activation::kGeluTanh, t({6, 4}), small_features(t), t({1, 8, 6}),
+                            t({1, 8, 4}));
      }},
     {"linear_residual", ErrorCode::kShapeMismatch, "linear: residual",
      [](const Context& c, const Maker& t) {

@@ -14,6 +14,7 @@ struct LinearShape {
   Activation activation = Activation::kNone;
   bool residual = false, gated = false;
   int64_t heads = 0;  ///< of q, and of k, among the output's columns, which are normed and rotated
+  bool fp8 = false;   ///< weights in e4m3 with a scale a row
 
   bool operator==(const LinearShape&) const = default;
 };

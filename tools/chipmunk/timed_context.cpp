@@ -33,7 +33,8 @@ OpNote note(const LinearParams& p) {
           2.0 * static_cast<double>(m * n) * static_cast<double>(k),
           bytes(p.x, m * k) + bytes(p.weight, n * k) + bytes(p.bias, n) + bytes(p.gate, p.batch * n) +
               bytes(p.residual, m * n) + bytes(p.out, m * n),
-          {m, 0, n, k, p.activation, p.residual.data != nullptr, p.gate.data != nullptr, p.heads.heads},
+          {m, 0, n, k, p.activation, p.residual.data != nullptr, p.gate.data != nullptr, p.heads.heads,
+           p.weight_scale != nullptr},
           {}};
 }
 
@@ -44,6 +45,14 @@ OpNote note(const LinearPairParams& p) {
   note.bytes += other.bytes;
   note.linear.second_rows = other.linear.rows;
   return note;
+}
+
+OpNote note(const QuantizeRowsParams& p) {
+  const int64_t count = p.batch * p.rows * p.channels;
+  return memory(bytes(p.x, count) + bytes(p.out, count));
+}
+OpNote note(const DequantizeRowsParams& p) {
+  return memory(bytes(p.x, p.rows * p.channels) + bytes(p.out, p.rows * p.channels));
 }
 
 OpNote note(const AttentionParams& p) {
@@ -169,6 +178,10 @@ class TimedContext::TimingBackend : public Backend {
 
   void linear(const Context& c, const LinearParams& p) override { timed(c, &Backend::linear, p); }
   void linear_pair(const Context& c, const LinearPairParams& p) override { timed(c, &Backend::linear_pair, p); }
+  void quantize_rows(const Context& c, const QuantizeRowsParams& p) override { timed(c, &Backend::quantize_rows, p); }
+  void dequantize_rows(const Context& c, const DequantizeRowsParams& p) override {
+    timed(c, &Backend::dequantize_rows, p);
+  }
   void attention(const Context& c, const AttentionParams& p) override { timed(c, &Backend::attention, p); }
   void column_attention(const Context& c, const ColumnAttentionParams& p) override {
     timed(c, &Backend::column_attention, p);
@@ -181,6 +194,7 @@ class TimedContext::TimingBackend : public Backend {
     timed(c, &Backend::select_features, p);
   }
   void column_mlp(const Context& c, const ColumnMlpParams& p) override { timed(c, &Backend::column_mlp, p); }
+  void require_fp8_linears() const override { inner_->require_fp8_linears(); }
   bool wants_dense_tokens() const override { return inner_->wants_dense_tokens(); }
   void gated_add(const Context& c, const GatedAddParams& p) override { timed(c, &Backend::gated_add, p); }
   void layer_norm(const Context& c, const LayerNormParams& p) override { timed(c, &Backend::layer_norm, p); }
