@@ -41,6 +41,10 @@ struct LoadOptions {
   int threads = 0;          ///< CPU threads, 0 for all cores
   size_t memory_limit = 0;  ///< cap on the allocator in bytes, 0 for none
   Offload offload = Offload::kNone;
+  /// The linears of the transformer's blocks, but for modulations, compute in f8_e4m3: their weights get a scale a row
+  /// when they are loaded, what they read one a token as they run. Less memory, and faster on Hopper GPUs, at the price
+  /// of some accuracy (docs/fp8.md). Throws kUnsupported on GPUs below compute capability 8.9.
+  bool fp8 = false;
 };
 
 enum class VaeTiling { kAuto, kOn, kOff };  ///< kAuto: above 1024 x 1024 pixels

@@ -1,38 +1,42 @@
 #include "models/device_weights.h"
 
+#include <algorithm>
+#include <memory>
 #include <string>
 #include <utility>
 
+#include "core/work_ahead.h"
 #include "models/offloadable_weights.h"
+#include "models/packed_weights.h"
 
 namespace chipmunk {
 namespace {
 
 class Collector {
  public:
-  explicit Collector(std::string name) { group_.name = std::move(name); }
+  explicit Collector(std::string name, BlockLinears linears = BlockLinears::kStored) : linears_(linears) {
+    group_.name = std::move(name);
+  }
 
   Collector& add(Tensor& tensor) {
     if (!tensor.empty()) group_.tensors.push_back(&tensor);
     return *this;
   }
-  Collector& add(Linear& layer) { return add(layer.weight).add(layer.bias); }
-  Collector& add(ConcatLinear& layer) {
-    // Parts end up side by side (join_adjacent).
-    for (Linear& part : layer.parts) add(part.weight);
-    for (Linear& part : layer.parts) add(part.bias);
-    return *this;
-  }
+  Collector& add(Linear& layer) { return add(layer.weight).add(layer.scale).add(layer.bias); }
+  Collector& add(ConcatLinear& layer) { return add(layer, BlockLinears::kStored); }
+  /// A linear of a block, in what its weights become.
+  Collector& add_block_linear(Linear& layer) { return add(layer.weight).add_scales(layer, linears_).add(layer.bias); }
+  Collector& add_block_linear(ConcatLinear& layer) { return add(layer, linears_); }
   Collector& add(ops::NormAffine& norm) { return add(norm.weight).add(norm.bias); }
   Collector& add(FluxVectorEmbedder& embedder) { return add(embedder.linear_1).add(embedder.linear_2); }
   Collector& add(FluxDoubleStream& stream) {
     return add(stream.modulation)
-        .add(stream.qkv)
+        .add_block_linear(stream.qkv)
         .add(stream.q_norm)
         .add(stream.k_norm)
-        .add(stream.attention_out)
-        .add(stream.feed_forward.in)
-        .add(stream.feed_forward.out);
+        .add_block_linear(stream.attention_out)
+        .add_block_linear(stream.feed_forward.in)
+        .add_block_linear(stream.feed_forward.out);
   }
   Collector& add(VaeCoder& coder) {
     const auto add_resnet = [this](VaeResnetBlock& block) { add(block.norm_1).add(block.norm_2); };
@@ -48,6 +52,22 @@ class Collector {
   WeightGroup take() { return std::move(group_); }
 
  private:
+  Collector& add(ConcatLinear& layer, BlockLinears linears) {
+    // Parts end up side by side (join_adjacent).
+    for (Linear& part : layer.parts) add(part.weight);
+    for (Linear& part : layer.parts) add_scales(part, linears);
+    for (Linear& part : layer.parts) add(part.bias);
+    return *this;
+  }
+  Collector& add_scales(Linear& layer, BlockLinears linears) {
+    const bool has_them = !layer.scale.empty();
+    if (linears == BlockLinears::kStored || has_them || layer.weight.empty()) return add(layer.scale);
+    group_.tensors.push_back(&layer.scale);
+    group_.quantized.push_back({&layer.weight, &layer.scale});
+    return *this;
+  }
+
+  BlockLinears linears_;
   WeightGroup group_;
 };
 
@@ -65,30 +85,52 @@ WeightGroup weight_group_around_blocks(FluxTransformer& model) {
       .take();
 }
 
-std::vector<WeightGroup> weight_groups_of_blocks(FluxTransformer& model) {
+std::vector<WeightGroup> weight_groups_of_blocks(FluxTransformer& model, BlockLinears linears) {
   std::vector<WeightGroup> groups;
   for (size_t i = 0; i < model.double_blocks.size(); ++i) {
     FluxDoubleBlock& block = model.double_blocks[i];
-    groups.push_back(Collector("double block " + std::to_string(i)).add(block.image).add(block.text).take());
+    groups.push_back(Collector("double block " + std::to_string(i), linears).add(block.image).add(block.text).take());
   }
   for (size_t i = 0; i < model.single_blocks.size(); ++i) {
     FluxSingleBlock& block = model.single_blocks[i];
-    groups.push_back(Collector("single block " + std::to_string(i))
+    groups.push_back(Collector("single block " + std::to_string(i), linears)
                          .add(block.modulation)
-                         .add(block.qkv)
+                         .add_block_linear(block.qkv)
                          .add(block.q_norm)
                          .add(block.k_norm)
-                         .add(block.mlp_in)
-                         .add(block.out)
+                         .add_block_linear(block.mlp_in)
+                         .add_block_linear(block.out)
                          .take());
   }
   return groups;
 }
 
-std::vector<WeightGroup> weight_groups(FluxTransformer& model) {
-  std::vector<WeightGroup> groups = weight_groups_of_blocks(model);
+std::vector<WeightGroup> weight_groups(FluxTransformer& model, BlockLinears linears) {
+  std::vector<WeightGroup> groups = weight_groups_of_blocks(model, linears);
   groups.insert(groups.begin(), weight_group_around_blocks(model));
   return groups;
+}
+
+void quantize_on_host(const Context& context, FluxTransformer& model) {
+  for (const WeightGroup& group : weight_groups_of_blocks(model, BlockLinears::kFp8)) {
+    WeightGroup quantized{group.name, {}, group.quantized};
+    for (Tensor* tensor : group.tensors) {
+      const bool is_part = std::any_of(group.quantized.begin(), group.quantized.end(), [&](const QuantizedWeight& of) {
+        return of.weight == tensor || of.scales == tensor;
+      });
+      if (is_part) quantized.tensors.push_back(tensor);
+    }
+    const PackedWeights packed(context, quantized);
+    const std::vector<PackedWeights> blocks = {packed};
+    const std::shared_ptr<Storage> block = context.runtime().allocate(packed.bytes());
+    const std::vector<BlockPiece> pieces = cut_into_pieces(blocks);
+    WorkAhead quantizing(pieces.size(), [&](size_t i) {
+      packed.copy(pieces[i].begin, pieces[i].end, static_cast<char*>(block->data()) + pieces[i].begin);
+    });
+    quantizing.allow(pieces.size());
+    for (size_t i = 0; i < pieces.size(); ++i) quantizing.await(i);
+    packed.bind(block);
+  }
 }
 
 std::vector<WeightGroup> weight_groups(ClipTextModel& model) {

@@ -8,6 +8,7 @@
 #include "chipmunk/error.h"
 #include "ops/attention.h"
 #include "ops/elementwise.h"
+#include "ops/fp8_rows.h"
 #include "ops/qk_norm_rope.h"
 
 namespace chipmunk {
@@ -18,9 +19,18 @@ constexpr int64_t kTimeChannels = 256;
 // The model's sinusoidal embeddings take their argument times 1000, the number of training steps.
 constexpr float kTimeScale = 1000.0f;
 
+/// [out, in]; f8_e4m3 with scales in the dtype of activations.
+Tensor plain_weight(const Context& context, const Linear& layer) {
+  return layer.scale ? ops::dequantize_rows(context, layer.weight, layer.scale) : layer.weight;
+}
+
 /// [out, in] as dense [in, out].
 Tensor transpose(const Context& context, const Tensor& weight) {
   return ops::to_dense(context, weight.permute({1, 0}), weight.dtype());
+}
+
+SparseMlpWeights make_sparse_mlp_weights(const Context& context, const Linear& in, const Linear& out) {
+  return {transpose(context, plain_weight(context, out)), in.scale ? plain_weight(context, in) : Tensor()};
 }
 
 /// q, k, v of a joint [B, T, 3 C] buffer as [B, T, heads, D] views.
@@ -69,11 +79,10 @@ struct Forward {
   /// stream += gate * MLP(x) with what the sparse method renews of it.
   void sparse_mlp(int layer, const Tensor& x, const Linear& first, const Linear& second, const Tensor& gate,
                   const Tensor& stream, int64_t dense_rows) const {
-    const MlpWeights weights{first, second,
-                             options.mlp_out_transposed != nullptr
-                                 ? options.mlp_out_transposed->at(static_cast<size_t>(layer))
-                                 : transpose(context, second.weight),
-                             Activation::kGeluTanh};
+    const SparseMlpWeights sparse = options.sparse_mlp_weights != nullptr
+                                        ? options.sparse_mlp_weights->at(static_cast<size_t>(layer))
+                                        : make_sparse_mlp_weights(context, first, second);
+    const MlpWeights weights{first, second, sparse.out_transposed, Activation::kGeluTanh, sparse.in_values};
     options.sparse->mlp(context, options.guidance_branch, layer, x, weights, gate, stream, dense_rows);
   }
 };
@@ -236,9 +245,9 @@ void double_block(const Forward& f, const FluxDoubleBlock& block, int layer, con
 }
 
 /// The output layer's parts: of the attention's features, and of the MLP's with the bias.
-Linear attention_part(const Linear& out, int64_t channels) { return {out.weight.slice(1, 0, channels), {}}; }
+Linear attention_part(const Linear& out, int64_t channels) { return {out.weight.slice(1, 0, channels), {}, out.scale}; }
 Linear mlp_part(const Linear& out, int64_t channels) {
-  return {out.weight.slice(1, channels, out.in_features()), out.bias};
+  return {out.weight.slice(1, channels, out.in_features()), out.bias, out.scale};
 }
 
 void single_block(const Forward& f, const FluxSingleBlock& block, int layer, const Tensor& joint) {
@@ -372,15 +381,15 @@ FluxTransformer FluxTransformer::bind(const FluxConfig& config, const WeightScop
   return model;
 }
 
-std::vector<Tensor> FluxTransformer::transposed_mlp_weights(const Context& context, int first) const {
-  std::vector<Tensor> transposed;
-  const auto add = [&](const Tensor& weight) {
-    const bool wanted = static_cast<int>(transposed.size()) >= first;
-    transposed.push_back(wanted ? transpose(context, weight) : Tensor());
+std::vector<SparseMlpWeights> FluxTransformer::sparse_mlp_weights(const Context& context, int first) const {
+  std::vector<SparseMlpWeights> weights;
+  const auto add = [&](const Linear& in, const Linear& out) {
+    const bool wanted = static_cast<int>(weights.size()) >= first;
+    weights.push_back(wanted ? make_sparse_mlp_weights(context, in, out) : SparseMlpWeights());
   };
-  for (const FluxDoubleBlock& block : double_blocks) add(block.image.feed_forward.out.weight);
-  for (const FluxSingleBlock& block : single_blocks) add(mlp_part(block.out, config.inner_dim()).weight);
-  return transposed;
+  for (const FluxDoubleBlock& block : double_blocks) add(block.image.feed_forward.in, block.image.feed_forward.out);
+  for (const FluxSingleBlock& block : single_blocks) add(block.mlp_in, mlp_part(block.out, config.inner_dim()));
+  return weights;
 }
 
 FluxModulation FluxTransformer::modulation(const Context& context, const std::vector<float>& timesteps, float guidance,

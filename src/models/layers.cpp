@@ -49,9 +49,10 @@ int64_t ConcatLinear::out_features() const {
 std::vector<Linear> join_adjacent(const ConcatLinear& layer) {
   std::vector<Linear> joined;
   for (const Linear& part : layer.parts) {
-    if (!joined.empty() && continues(joined.back().weight, part.weight) && continues(joined.back().bias, part.bias)) {
+    if (!joined.empty() && continues(joined.back().weight, part.weight) && continues(joined.back().bias, part.bias) &&
+        continues(joined.back().scale, part.scale)) {
       Linear& last = joined.back();
-      last = {extended(last.weight, part.weight), extended(last.bias, part.bias)};
+      last = {extended(last.weight, part.weight), extended(last.bias, part.bias), extended(last.scale, part.scale)};
     } else {
       joined.push_back(part);
     }

@@ -9,7 +9,8 @@
 
 namespace chipmunk {
 
-/// The host tensors of a group, and where each lies in one block of memory that holds them all.
+/// The host tensors of a group, and where each lies in one block of memory that holds them all; those that become
+/// f8_e4m3 are quantised when they are copied.
 class PackedWeights {
  public:
   /// Tensors of the group that are on a device already are left out.
@@ -28,18 +29,30 @@ class PackedWeights {
   void move_host(const std::shared_ptr<Storage>& block);
 
  private:
+  /// What a tensor of the block is made of its host tensor.
+  enum class Form { kCopy, kFp8Values, kFp8Scales };
+
   struct Weight {
     Tensor* bound;  // of the model
-    Tensor host;    // as the model had it, dense
+    Tensor before;  // as the model had it
+    Tensor host;    // what it is made of, dense
+    Form form;
     size_t offset;  // bytes from the start of the block, a multiple of 256
+
+    DType dtype() const;
+    Dims shape() const;
+    size_t bytes() const { return static_cast<size_t>(numel(shape())) * size_of(dtype()); }
+    void copy(size_t begin, size_t end, char* destination) const;
   };
+
+  void add(Tensor* bound, const Tensor& host, Form form);
 
   std::vector<Weight> weights_;
   size_t bytes_ = 0;
 };
 
 /// Bytes of the groups' host tensors, packed.
-size_t packed_bytes(const std::vector<WeightGroup>& groups);
+size_t packed_bytes(const Context& context, const std::vector<WeightGroup>& groups);
 
 /// A stretch of a block that is copied at once.
 struct BlockPiece {

@@ -72,11 +72,12 @@ struct ReleaseAtEnd {
 
 }  // namespace
 
-FluxPipeline::FluxPipeline(const Context& context, FluxComponents components, Offload offload, ProgressSink& progress)
-    : context_(context), components_(std::move(components)), weights_(context, components_, offload, progress) {}
+FluxPipeline::FluxPipeline(const Context& context, FluxComponents components, const WeightOptions& weights,
+                           ProgressSink& progress)
+    : context_(context), components_(std::move(components)), weights_(context, components_, weights, progress) {}
 
 FluxPipeline::FluxPipeline(const Context& context, FluxComponents components)
-    : FluxPipeline(context, std::move(components), Offload::kNone, *std::make_unique<ProgressSink>()) {}
+    : FluxPipeline(context, std::move(components), WeightOptions{}, *std::make_unique<ProgressSink>()) {}
 
 int FluxPipeline::size_multiple() const { return static_cast<int>(2 * components_.vae.config.spatial_factor()); }
 
@@ -134,23 +135,23 @@ DenoisingSchedule FluxPipeline::schedule(int steps, const LatentGeometry& geomet
              : DenoisingSchedule::sparse(sigmas, sparsity, components_.transformer.num_layers());
 }
 
-const std::vector<Tensor>* FluxPipeline::transposed_mlp_weights(const SparsityConfig& sparsity) {
+const std::vector<SparseMlpWeights>* FluxPipeline::sparse_mlp_weights(const SparsityConfig& sparsity) {
   // Of weights that come and go, a copy that stays would take back half of what was saved.
   if (weights_.blocks() != nullptr) return nullptr;
   const int first = sparsity.mlp.first_n_dense_layers;
-  if (sparsity.mlp.is_enabled && (transposed_mlp_weights_.empty() || first < transposed_from_)) {
-    transposed_mlp_weights_ = components_.transformer.transposed_mlp_weights(context_, first);
-    transposed_from_ = first;
+  if (sparsity.mlp.is_enabled && (sparse_mlp_weights_.empty() || first < sparse_from_)) {
+    sparse_mlp_weights_ = components_.transformer.sparse_mlp_weights(context_, first);
+    sparse_from_ = first;
   }
-  return &transposed_mlp_weights_;
+  return &sparse_mlp_weights_;
 }
 
 std::vector<StepRecord> FluxPipeline::denoise(const DenoiseInputs& inputs, const DenoisingSchedule& schedule,
                                               ProgressSink& progress, const StepCallback& on_step) {
   for (const std::string& notice : schedule.notices()) progress.on_notice(notice);
   std::vector<StepRecord> records =
-      denoise_flux(context_, {components_.transformer, transposed_mlp_weights(inputs.sparsity), weights_.blocks()},
-                   inputs, schedule, progress, on_step);
+      denoise_flux(context_, {components_.transformer, sparse_mlp_weights(inputs.sparsity), weights_.blocks()}, inputs,
+                   schedule, progress, on_step);
   weights_.blocks_done();
   return records;
 }
@@ -245,7 +246,7 @@ GenerateResult FluxPipeline::run_stages(const GenerateRequest& request, Progress
 
   enter(GenerationStage::kDenoising);
   // The sparse MLP's weights are the model's, made on first use: no part of the time of a generation.
-  transposed_mlp_weights(inputs.sparsity);
+  sparse_mlp_weights(inputs.sparsity);
   start = Clock::now();
   result.steps = denoise(inputs, schedule(request.steps, inputs.geometry, inputs.sparsity), progress,
                          make_preview_callback(request, inputs, progress));

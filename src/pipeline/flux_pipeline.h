@@ -15,7 +15,7 @@ namespace chipmunk {
 class FluxPipeline : public Pipeline {
  public:
   /// progress hears of the weights' way to the device. Throws kOutOfMemory, kCancelled.
-  FluxPipeline(const Context& context, FluxComponents components, Offload offload, ProgressSink& progress);
+  FluxPipeline(const Context& context, FluxComponents components, const WeightOptions& weights, ProgressSink& progress);
   /// All weights on the device, silently.
   FluxPipeline(const Context& context, FluxComponents components);
 
@@ -62,13 +62,13 @@ class FluxPipeline : public Pipeline {
   DenoiseInputs prepare(const GenerateRequest& request, ProgressSink& progress);
 
   /// Made once and kept: the first generation with sparse MLPs pays for it. Null where blocks are offloaded.
-  const std::vector<Tensor>* transposed_mlp_weights(const SparsityConfig& sparsity);
+  const std::vector<SparseMlpWeights>* sparse_mlp_weights(const SparsityConfig& sparsity);
 
   Context context_;
   FluxComponents components_;
   FluxWeights weights_;  // of components_
-  std::vector<Tensor> transposed_mlp_weights_;
-  int transposed_from_ = 0;
+  std::vector<SparseMlpWeights> sparse_mlp_weights_;
+  int sparse_from_ = 0;
 };
 
 }  // namespace chipmunk

@@ -30,27 +30,36 @@ Groups text_groups(FluxComponents& components) {
   return joined({weight_groups(components.clip), weight_groups(components.t5)});
 }
 
-Groups resident_groups(FluxComponents& components, Offload offload) {
-  const Groups transformer = offload == Offload::kBlocks ? Groups{weight_group_around_blocks(components.transformer)}
-                                                         : weight_groups(components.transformer);
+BlockLinears block_linears(const WeightOptions& options) {
+  return options.fp8 ? BlockLinears::kFp8 : BlockLinears::kStored;
+}
+
+Groups resident_groups(FluxComponents& components, const WeightOptions& options) {
+  const Offload offload = options.offload;
+  const Groups transformer = offload == Offload::kBlocks
+                                 ? Groups{weight_group_around_blocks(components.transformer)}
+                                 : weight_groups(components.transformer, block_linears(options));
   const Groups vae = weight_groups(components.vae);
   return offload == Offload::kNone ? joined({transformer, text_groups(components), vae}) : joined({transformer, vae});
 }
 
-Groups streamed_groups(FluxComponents& components, Offload offload) {
-  return offload == Offload::kBlocks ? weight_groups_of_blocks(components.transformer) : Groups{};
+Groups streamed_groups(FluxComponents& components, const WeightOptions& options) {
+  return options.offload == Offload::kBlocks ? weight_groups_of_blocks(components.transformer, block_linears(options))
+                                             : Groups{};
 }
 
 }  // namespace
 
-FluxWeights::FluxWeights(const Context& context, FluxComponents& components, Offload offload, ProgressSink& progress)
+FluxWeights::FluxWeights(const Context& context, FluxComponents& components, const WeightOptions& options,
+                         ProgressSink& progress)
     : context_(context),
-      offload_(effective(context, offload)),
-      resident_(context, resident_groups(components, offload_)),
+      offload_(effective(context, options.offload)),
+      resident_(context, resident_groups(components, {offload_, options.fp8})),
       text_(context, offload_ == Offload::kNone ? Groups{} : text_groups(components)) {
-  const Groups streamed = streamed_groups(components, offload_);
-  LoadingProgress loading(progress, resident_.bytes() + packed_bytes(streamed));
+  const Groups streamed = streamed_groups(components, {offload_, options.fp8});
+  LoadingProgress loading(progress, resident_.bytes() + packed_bytes(context, streamed));
   try {
+    if (options.fp8 && context.device().kind == DeviceKind::kCpu) quantize_on_host(context, components.transformer);
     resident_.upload(loading.next_upload());
     if (!streamed.empty()) blocks_.emplace(context, streamed, loading.next_upload());
     loading.finish(context);

@@ -9,12 +9,17 @@
 
 namespace chipmunk {
 
+struct WeightOptions {
+  Offload offload = Offload::kNone;
+  bool fp8 = false;  ///< see LoadOptions
+};
+
 /// Where the weights of a FLUX model are: brings them to the device and, offloaded, away again. On the CPU they stay in
-/// the mapped files, and nothing happens.
+/// the mapped files, but for those that fp8 quantises.
 class FluxWeights {
  public:
   /// Uploads what stays on the device. The components must stay in their place. Throws kOutOfMemory, kCancelled.
-  FluxWeights(const Context& context, FluxComponents& components, Offload offload, ProgressSink& progress);
+  FluxWeights(const Context& context, FluxComponents& components, const WeightOptions& options, ProgressSink& progress);
   FluxWeights(const FluxWeights&) = delete;
   FluxWeights& operator=(const FluxWeights&) = delete;
 

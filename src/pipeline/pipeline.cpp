@@ -9,8 +9,9 @@ std::unique_ptr<Pipeline> Pipeline::load(const LoadOptions& options, ProgressSin
   const Context context = options.device.kind == DeviceKind::kCuda
                               ? make_cuda_context({options.device.index, options.memory_limit})
                               : make_cpu_context({options.threads, options.memory_limit});
-  return std::make_unique<FluxPipeline>(context, FluxComponents::load(context, options.files), options.offload,
-                                        progress);
+  if (options.fp8) context.backend().require_fp8_linears();
+  return std::make_unique<FluxPipeline>(context, FluxComponents::load(context, options.files),
+                                        WeightOptions{options.offload, options.fp8}, progress);
 }
 
 std::unique_ptr<Pipeline> Pipeline::load(const LoadOptions& options) {

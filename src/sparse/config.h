@@ -24,7 +24,7 @@ enum class StepCachingMode {
 struct SparsityConfig {
   struct Mlp {
     bool is_enabled = true;
-    bool is_fp8 = false;             ///< no effect yet
+    bool is_fp8 = false;             ///< no effect: see LoadOptions::fp8
     std::optional<double> top_keys;  ///< fraction of hidden features, [0, 1]; required while enabled
     double random_keys = 0.05;       ///< additional fraction drawn at random, [0, 1]
     int full_step_every = 10;        ///< at least 1

@@ -52,7 +52,7 @@ std::vector<ConfigField> attn_fields() {
 std::vector<ConfigField> mlp_fields() {
   return {
       {"mlp", "is_enabled", CHIPMUNK_MEMBER(bool, mlp.is_enabled)},
-      {"mlp", "is_fp8", CHIPMUNK_MEMBER(bool, mlp.is_fp8), 0, 0, KeyEffect::kNotYet},
+      {"mlp", "is_fp8", CHIPMUNK_MEMBER(bool, mlp.is_fp8), 0, 0, KeyEffect::kFp8},
       {"mlp", "top_keys", CHIPMUNK_MEMBER(OptionalNumber, mlp.top_keys), 0, 1},
       {"mlp", "random_keys", CHIPMUNK_MEMBER(double, mlp.random_keys), 0, 1},
       {"mlp", "full_step_every", CHIPMUNK_MEMBER(int, mlp.full_step_every), 1, kMaxSteps},

@@ -14,6 +14,7 @@ namespace chipmunk {
 enum class KeyEffect {
   kFull,
   kNotYet,       ///< will have an effect once what it controls exists
+  kFp8,          ///< is decided when a model is loaded, for all its linears
   kInternal,     ///< was a detail of the original's kernels
   kBookkeeping,  ///< was the original's record of a run
 };

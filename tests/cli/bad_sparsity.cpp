@@ -78,7 +78,7 @@ std::vector<BadInput> bad_comparisons() {
   const Words suite = {"--suite", "scenes", "--sparsity", "demo"};
   return {
       bad_comparison("NoPrompt", demo, kBadUse, {"--prompt", "--prompts", "--suite"}),
-      bad_comparison("NoSparsity", {"-p", "x"}, kBadUse, {"--sparsity", "required"}),
+      bad_comparison("NoSparsity", {"-p", "x"}, kBadUse, {"no variant", "--sparsity", "--fp8"}),
       value("PromptAndSuite", {"--suite", "scenes"}, {"--prompt", "--suite"}),
       value("PromptAndFile", {"--prompts", "{tmp}/p.txt"}, {"--prompt", "--prompts"}),
       bad_comparison("UnknownSuite", {"--suite", "poems", "--sparsity", "demo"}, kBadUse,

@@ -55,6 +55,24 @@ TEST(BenchFlux, CountsTheWorkOfAStep) {
   EXPECT_EQ(qkv, 1) << "q, k and v of the single block";
 }
 
+TEST(BenchFlux, Fp8AddsAStageAndTakesLessMemory) {
+  const ProgramResult result =
+      run_tiny({"--json", "--no-text", "--no-vae", "--quiet", "--sparsity", "none", "--steps", "0", "--fp8"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json report = Json::parse(result.out);
+  ASSERT_EQ(report["stages"].size(), 2u);
+  EXPECT_EQ(report["stages"][1]["stage"], "fp8 step");
+  EXPECT_LT(report["fp8_transformer_bytes"], report["transformer_bytes"]);
+  int fp8 = 0, all = 0;
+  for (const Json& linear : report["stages"][1]["linears"]) {
+    all += linear["ops"].get<int>();
+    if (linear.contains("fp8")) fp8 += linear["ops"].get<int>();
+  }
+  // Four kinds in the double block, text and image together, and three in the single block.
+  EXPECT_EQ(fp8, 7);
+  EXPECT_GT(all, fp8);
+}
+
 TEST(BenchFlux, ShowsAllStagesInATable) {
   const ProgramResult result = run_tiny({"--width", "32", "--height", "32", "--text-tokens", "7", "--double-blocks",
                                          "2", "--single-blocks", "0", "--threads", "1", "--steps", "2"});

@@ -158,6 +158,19 @@ TEST(Compare, DenseSettingsGiveEqualPictures) {
   EXPECT_NEAR(variant["ssim"]["mean"].get<double>(), 1.0, 1e-9);
 }
 
+TEST(Compare, Fp8IsAVariantAndThatOfOthers) {
+  const Workbench bench;
+  const ProgramResult result = compare(bench, {"-p", "a cat", "--fp8", "--sparsity", "demo", "-s", "1", "--quiet"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(bench.output_names(),
+            (Names{"compare.json", "demo-fp8", "dense", "fp8", "prompts.txt", "report.html", "side_by_side"}));
+  const Json variants = compare_json(bench)["variants"];
+  ASSERT_EQ(variants.size(), 2u);
+  EXPECT_EQ(variants[0]["name"], "fp8");
+  EXPECT_EQ(variants[1]["name"], "demo-fp8");
+  EXPECT_GT(variants[0]["psnr"]["mean"].get<double>(), 20.0);
+}
+
 TEST(Compare, SuiteIsJudged) {
   Workbench bench;
   add_suite(&bench);

@@ -150,6 +150,21 @@ TEST(Generate, SparsityIsNamedInPictureAndJson) {
   EXPECT_TRUE(Json::parse(dense.out)["images"][0]["sparsity"].is_null());
 }
 
+TEST(Generate, Fp8IsAnotherPictureAndNamedInIt) {
+  const Workbench bench;
+  const std::string file = (bench.output() / "picture.png").string();
+  const ProgramResult plain = generate(bench, {}, {"--json"});
+  ASSERT_EQ(plain.exit_code, 0) << plain.err;
+  EXPECT_EQ(Json::parse(plain.out)["fp8"], false);
+  EXPECT_EQ(parameters_of(file).find("Linears"), std::string::npos);
+  const std::vector<uint8_t> pixels = read_png(file).pixels;
+  const ProgramResult fp8 = generate(bench, {}, {"--json", "--fp8"});
+  ASSERT_EQ(fp8.exit_code, 0) << fp8.err;
+  EXPECT_EQ(Json::parse(fp8.out)["fp8"], true);
+  EXPECT_NE(parameters_of(file).find(", Linears: fp8, "), std::string::npos);
+  EXPECT_NE(read_png(file).pixels, pixels);
+}
+
 TEST(Generate, BatchGivesDifferentNumberedPictures) {
   const Workbench bench;
   const ProgramResult result = generate(bench, {{"--batch-count", "2"}, {"--seed", "5"}});

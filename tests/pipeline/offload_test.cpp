@@ -178,7 +178,8 @@ TEST_P(OffloadedGeneration, StopsWhileItLoads) {
   files.model = test::tiny_flux();
   for (const Offload offload : {Offload::kNone, Offload::kText, Offload::kBlocks}) {
     const auto load = [&](Stopper& stopper) {
-      const FluxPipeline pipeline(other.context, FluxComponents::load(other.context, files), offload, stopper);
+      const FluxPipeline pipeline(other.context, FluxComponents::load(other.context, files), WeightOptions{offload},
+                                  stopper);
     };
     Stopper patient(kForEver);
     load(patient);

@@ -138,7 +138,8 @@ TEST_P(FailedAllocations, OfLoadingLeaveNothingSlow) {
   files.model = test::tiny_flux();
   const auto load = [&] {
     ProgressSink silent;
-    const FluxPipeline pipeline(device.context(), FluxComponents::load(device.context(), files), GetParam(), silent);
+    const FluxPipeline pipeline(device.context(), FluxComponents::load(device.context(), files),
+                                WeightOptions{GetParam()}, silent);
     return device.context().runtime().memory().current_bytes;
   };
   const size_t loaded = load();

@@ -19,12 +19,12 @@ std::filesystem::path tiny_flux() {
   return std::filesystem::exists(built) ? built : std::filesystem::path("tests/data/golden/flux-tiny/model");
 }
 
-Engine::Engine(const std::string& device, Offload offload, size_t limit_bytes)
+Engine::Engine(const std::string& device, const WeightOptions& weights, size_t limit_bytes)
     : simulated(device == "simulated" ? std::optional<SimulatedDevice>(std::in_place, limit_bytes) : std::nullopt),
       context(make_context(device, simulated, limit_bytes)) {
   ModelFiles files;
   files.model = tiny_flux();
-  pipeline = std::make_unique<FluxPipeline>(context, FluxComponents::load(context, files), offload, loading);
+  pipeline = std::make_unique<FluxPipeline>(context, FluxComponents::load(context, files), weights, loading);
 }
 
 Engine::~Engine() {

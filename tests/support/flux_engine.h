@@ -37,7 +37,9 @@ struct Outcome {
 
 /// tiny_flux() on a device: "cpu", "cuda" or "simulated" (see SimulatedDevice), whose rules must be kept to the end.
 struct Engine {
-  explicit Engine(const std::string& device, Offload offload = Offload::kNone, size_t limit_bytes = 0);
+  explicit Engine(const std::string& device, Offload offload = Offload::kNone, size_t limit_bytes = 0)
+      : Engine(device, WeightOptions{offload, false}, limit_bytes) {}
+  Engine(const std::string& device, const WeightOptions& weights, size_t limit_bytes = 0);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;

@@ -47,6 +47,7 @@ FluxBenchOptions resolve(const BenchFluxOptions& given) {
   }
   options.with_text = !given.no_text;
   options.with_vae = !given.no_vae;
+  options.with_fp8 = given.fp8;
   return options;
 }
 
@@ -85,6 +86,7 @@ nlohmann::ordered_json to_json(const StageResult& stage) {
     nlohmann::ordered_json entry = {
         {"m", shape.rows}, {"n", shape.out_features}, {"k", shape.in_features}, {"epilogue", epilogue_name(shape)}};
     if (shape.second_rows > 0) entry["second_m"] = shape.second_rows;
+    if (shape.fp8) entry["fp8"] = true;
     entry.update(to_json(linear.work, stage.ceilings));
     if (linear.alone) {
       entry["alone_ms"] = linear.alone->ours_ms;
@@ -118,7 +120,9 @@ std::string to_json(const FluxBenchResult& result, const std::string& preset) {
                                  {"single_blocks", options.transformer.num_single_layers},
                                  {"rounds", options.rounds},
                                  {"weight_bytes", result.weight_bytes},
+                                 {"transformer_bytes", result.transformer_bytes},
                                  {"matmul_clock_size", result.clock_size}};
+  if (options.with_fp8) json["fp8_transformer_bytes"] = result.fp8_transformer_bytes;
   json["stages"] = nlohmann::ordered_json::array();
   for (const StageResult& stage : result.stages) json["stages"].push_back(to_json(stage));
   json["generations"] = nlohmann::ordered_json::array();

@@ -143,10 +143,18 @@ CLI::Option* add_offload(CLI::App* app, Offload& offload) {
       ->option_text("none|text|blocks [none]");
 }
 
+CLI::Option* add_fp8(CLI::App* app, bool& fp8) {
+  return app
+      ->add_flag("--fp8", fp8,
+                 "Linears of the transformer's blocks in fp8: less memory, faster on Hopper GPUs, somewhat less exact")
+      ->option_text(" ");
+}
+
 void add_machine_options(CLI::App* app, GenerateOptions* options) {
   add(app, "--device", options->device, "cpu|cuda[:i]|auto [auto]", "Where to compute; auto: cuda if there is one",
       kMachineGroup);
   add_offload(app, options->offload)->group(kMachineGroup);
+  add_fp8(app, options->fp8)->group(kMachineGroup);
   add(app, "--threads", options->threads, "INT [0]", "CPU threads; 0 for all cores", kMachineGroup)
       ->check(CLI::Range(0, kMaxThreads));
 }
@@ -253,6 +261,7 @@ void add_evaluate(CLI::App* app, ParsedCommand* command) {
       ->check(check_path);
   evaluate->add_option("--device", options->device, "Where to compute")->option_text("cpu|cuda[:i]|auto [auto]");
   add_offload(evaluate, options->offload);
+  add_fp8(evaluate, options->fp8);
   evaluate->add_option("--threads", options->threads, "CPU threads; 0 for all cores")
       ->option_text("INT [0]")
       ->check(CLI::Range(0, kMaxThreads));
@@ -292,7 +301,6 @@ void add_compare(CLI::App* app, ParsedCommand* command) {
   add_compare_prompts(compare, options.get());
   add(compare, "--sparsity", options->sparsity, "NAME|FILE",
       "A variant: preset or YAML file. May be given several times; all share one dense run", kPictureGroup)
-      ->required()
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(check_sparsity_name);
@@ -307,6 +315,13 @@ void add_compare(CLI::App* app, ParsedCommand* command) {
       ->group(kPictureGroup);
   add(compare, "--device", options->device, "cpu|cuda[:i]|auto [auto]", "Where to compute", kMachineGroup);
   add_offload(compare, options->offload)->group(kMachineGroup);
+  compare
+      ->add_flag(
+          "--fp8", options->fp8,
+          "All variants with the linears of the transformer's blocks in fp8, and a variant fp8 that is not sparse; "
+          "the dense run stays as it is. Loads the model twice")
+      ->group(kMachineGroup)
+      ->option_text(" ");
   add(compare, "--threads", options->threads, "INT [0]", "CPU threads; 0 for all cores", kMachineGroup)
       ->check(CLI::Range(0, kMaxThreads));
   add(compare, "-o,--output", options->output, "DIR [comparison]", "Folder for everything, see below", kOutputGroup)
@@ -360,6 +375,7 @@ void add_bench_flux(CLI::App* bench, ParsedCommand* command) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   flux->add_flag("--no-text", options->no_text, "Leave the text encoders out");
   flux->add_flag("--no-vae", options->no_vae, "Leave the decoder out");
+  flux->add_flag("--fp8", options->fp8, "A dense step and generations with the blocks' linears in fp8, too");
   flux->add_option("--device", options->device, "Where to compute")->option_text("cpu|cuda[:i]|auto [auto]");
   flux->add_option("--threads", options->threads, "CPU threads; 0 for all cores")
       ->option_text("INT [0]")

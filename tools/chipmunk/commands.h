@@ -27,6 +27,7 @@ struct GenerateOptions {
   std::filesystem::path preview_path = "preview.png";
   std::string device = "auto";
   Offload offload = Offload::kNone;
+  bool fp8 = false;  ///< see LoadOptions
   int threads = 0;
   bool json = false;
   bool quiet = false;
@@ -60,6 +61,7 @@ struct EvaluateOptions {
   bool empty_prompt = false;  ///< the chance level
   std::string device = "auto";
   Offload offload = Offload::kNone;
+  bool fp8 = false;  ///< see LoadOptions
   int threads = 0;
   bool json = false;
   bool quiet = false;
@@ -78,6 +80,7 @@ struct CompareOptions {
   std::filesystem::path output = "comparison";
   std::string device = "auto";
   Offload offload = Offload::kNone;
+  bool fp8 = false;  ///< all variants, and one more that is not sparse, in fp8; see LoadOptions
   int threads = 0;
   bool json = false;
   bool quiet = false;
@@ -101,6 +104,7 @@ struct BenchFluxOptions {
   int steps = 50;
   std::vector<std::string> sparsities = {"flux", "flux-caching"};
   bool no_text = false, no_vae = false;
+  bool fp8 = false;  ///< also steps and generations with the blocks' linears in f8_e4m3
   std::string device = "auto";
   int threads = 0;
   bool json = false;

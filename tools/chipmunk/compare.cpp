@@ -39,6 +39,7 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr const char* kDenseFolder = "dense";
+constexpr const char* kFp8Name = "fp8";
 constexpr const char* kJoinedFolder = "side_by_side";
 constexpr const char* kJsonName = "compare.json";
 constexpr const char* kHtmlName = "report.html";
@@ -101,12 +102,17 @@ std::string variant_name(const std::string& source, std::vector<std::string>* ta
   return name;
 }
 
-std::vector<Variant> load_variants(const std::vector<std::string>& sources, std::vector<std::string>* notices) {
-  std::vector<std::string> taken = {kDenseFolder, kJoinedFolder, kJsonName, kHtmlName, kPromptsName};
+std::vector<Variant> load_variants(const CompareOptions& options, std::vector<std::string>* notices) {
+  if (options.sparsity.empty() && !options.fp8) {
+    throw Error(ErrorCode::kInvalidArgument, "no variant: give --sparsity NAME or FILE, or --fp8");
+  }
+  std::vector<std::string> taken = {kDenseFolder, kJoinedFolder, kJsonName, kHtmlName, kPromptsName, kFp8Name};
   std::vector<Variant> variants;
-  for (const std::string& source : sources) {
+  if (options.fp8) variants.push_back({kFp8Name, "", SparsityConfig::dense().to_yaml(), {}});
+  for (const std::string& source : options.sparsity) {
     const std::string settings = load_sparsity(source, notices).to_yaml();
-    variants.push_back({variant_name(source, &taken), source, settings, {}});
+    const std::string name = variant_name(source, &taken);
+    variants.push_back({options.fp8 ? name + "-" + kFp8Name : name, source, settings, {}});
   }
   return variants;
 }
@@ -188,11 +194,13 @@ class LatentSink : public ProgressSink {
 /// A loaded model that makes the pictures of all jobs, dense and with every variant.
 class Comparer {
  public:
+  /// of_variants: that makes their pictures; null: the same.
   Comparer(const CompareOptions& options, std::vector<Job> jobs, std::unique_ptr<Pipeline> pipeline,
-           ProgressPrinter* progress, Comparison* comparison)
+           std::unique_ptr<Pipeline> of_variants, ProgressPrinter* progress, Comparison* comparison)
       : options_(options),
         jobs_(std::move(jobs)),
         pipeline_(std::move(pipeline)),
+        of_variants_(std::move(of_variants)),
         progress_(*progress),
         comparison_(*comparison) {}
 
@@ -252,16 +260,19 @@ class Comparer {
     short_request.record = false;
     LatentSink sink(&progress_, false, nullptr);
     pipeline_->generate(short_request, sink);
+    if (of_variants_ != nullptr) of_variants_->generate(short_request, sink);
   }
 
-  /// Fills `latents` where they are empty; else it is what this run's are held against.
+  /// Fills `latents` with the dense run's, against which those of variants are held.
   Frames generate(size_t job, const std::string& title, const std::string& sparsity, const std::string& folder,
                   ComparedRun* run, LatentSink::Latents* latents) {
     check_not_interrupted();
     progress_.set_title(title);
-    LatentSink sink(&progress_, options_.record, sparsity.empty() ? nullptr : latents);
-    GenerateResult result = pipeline_->generate(request(job, sparsity), sink);
-    if (sparsity.empty()) *latents = std::move(sink.latents());
+    const bool is_variant = run != &comparison_.dense;
+    LatentSink sink(&progress_, options_.record, is_variant ? latents : nullptr);
+    Pipeline& pipeline = is_variant && of_variants_ != nullptr ? *of_variants_ : *pipeline_;
+    GenerateResult result = pipeline.generate(request(job, sparsity), sink);
+    if (!is_variant) *latents = std::move(sink.latents());
     ComparedPicture picture;
     picture.file = fs::path(folder) / numbered(job);
     picture.denoise_ms = result.denoise_ms;
@@ -300,7 +311,7 @@ class Comparer {
 
   const CompareOptions& options_;
   std::vector<Job> jobs_;
-  std::unique_ptr<Pipeline> pipeline_;
+  std::unique_ptr<Pipeline> pipeline_, of_variants_;
   ProgressPrinter& progress_;
   Comparison& comparison_;
 };
@@ -373,7 +384,7 @@ int run_compare(const CompareOptions& options) {
   // What needs no model comes first: loading one takes a while.
   Comparison comparison;
   std::vector<std::string> notices;
-  comparison.variants = load_variants(options.sparsity, &notices);
+  comparison.variants = load_variants(options, &notices);
   const Device device = choose_device(options.device);
   const fs::path model = options.model.empty() ? find_default_model() : options.model;
   std::vector<Job> jobs = collect_jobs(options, model);
@@ -385,7 +396,12 @@ int run_compare(const CompareOptions& options) {
   progress.line("loading " + model.string() + " on " + to_string(device));
   ModelFiles files;
   files.model = model;
-  std::unique_ptr<Pipeline> pipeline = Pipeline::load({files, device, options.threads, 0, options.offload}, progress);
+  LoadOptions load{files, device, options.threads, 0, options.offload};
+  std::unique_ptr<Pipeline> pipeline = Pipeline::load(load, progress), of_variants;
+  if (options.fp8) {
+    load.fp8 = true;
+    of_variants = Pipeline::load(load, progress);
+  }
   comparison.model = model.string();
   comparison.architecture = pipeline->architecture();
   comparison.device = to_string(pipeline->device());
@@ -397,7 +413,7 @@ int run_compare(const CompareOptions& options) {
   comparison.suite = options.suite;
   for (const Job& job : jobs) comparison.prompts.push_back(job.prompt.text);
 
-  Comparer comparer(options, std::move(jobs), std::move(pipeline), &progress, &comparison);
+  Comparer comparer(options, std::move(jobs), std::move(pipeline), std::move(of_variants), &progress, &comparison);
   comparer.validate();
   prepare_output(options, comparison);
   comparer.run();

@@ -102,7 +102,7 @@ Judge generate_and_judge(const EvaluateOptions& options, const fs::path& model, 
   ModelFiles files;
   files.model = model;
   const std::unique_ptr<Pipeline> pipeline =
-      Pipeline::load({files, device, options.threads, 0, options.offload}, *progress);
+      Pipeline::load({files, device, options.threads, 0, options.offload, options.fp8}, *progress);
   GenerateRequest request = options.request;
   pipeline->validate(request);
   Judge judge(scenes.size());

@@ -269,8 +269,8 @@ std::set<int64_t> mlp_features(const FluxConfig& config) {
   return {config.mlp_dim(), config.inner_dim() + config.mlp_dim()};
 }
 
-Stage step_stage(const std::shared_ptr<const FluxWorkload>& workload) {
-  return {"step",
+Stage step_stage(const std::string& name, const std::shared_ptr<const FluxWorkload>& workload) {
+  return {name,
           [workload](const Context& context) {
             return std::vector<Tensor>{workload->model.forward(context, workload->inputs(0), workload->rope, {})};
           },
@@ -282,7 +282,7 @@ Stage sparse_step_stage(const Context& context, const std::shared_ptr<const Flux
                         const SparsityConfig& sparsity, uint64_t seed) {
   struct State {
     SparseTransformerState sparse;
-    std::vector<Tensor> transposed;
+    std::vector<SparseMlpWeights> mlp_weights;
     int runs = 0;
   };
   constexpr int kSteps = 10;
@@ -293,14 +293,14 @@ Stage sparse_step_stage(const Context& context, const std::shared_ptr<const Flux
   const DenoisingSchedule schedule = DenoisingSchedule::sparse(sigmas, config, workload->model.num_layers());
   const auto state = std::make_shared<State>(
       State{SparseTransformerState(schedule, {config, workload->model.num_layers(), 1, seed, false}),
-            config.mlp.is_enabled ? workload->model.transposed_mlp_weights(context, config.mlp.first_n_dense_layers)
-                                  : std::vector<Tensor>(),
+            config.mlp.is_enabled ? workload->model.sparse_mlp_weights(context, config.mlp.first_n_dense_layers)
+                                  : std::vector<SparseMlpWeights>(),
             0});
   const auto forward = [workload, state](const Context& c, int step) {
     state->sparse.begin_step(step);
     ForwardOptions options;
     options.sparse = &state->sparse;
-    options.mlp_out_transposed = &state->transposed;
+    options.sparse_mlp_weights = &state->mlp_weights;
     return std::vector<Tensor>{
         workload->model.forward(c, workload->inputs(state->runs++ % 2), workload->rope, options)};
   };
@@ -377,12 +377,22 @@ FluxBenchResult bench_flux(const Context& context, const FluxBenchOptions& optio
   std::vector<Stage> stages;
   const size_t before = context.runtime().memory().current_bytes;
   std::shared_ptr<const FluxWorkload> workload;
+  std::vector<NamedWorkload> workloads;
   {
     RandomTensors random(context, options.seed);
     const int64_t factor = options.vae.spatial_factor();
     workload = std::make_shared<FluxWorkload>(make_flux_workload(random, options.transformer, options.height / factor,
                                                                  options.width / factor, options.text_tokens));
-    stages.push_back(step_stage(workload));
+    workloads.emplace_back("", workload);
+    result.transformer_bytes = weight_bytes(workload->model);
+    stages.push_back(step_stage("step", workload));
+    if (options.with_fp8) {
+      auto fp8 = std::make_shared<FluxWorkload>(*workload);
+      fp8->model = with_fp8_linears(context, workload->model);
+      result.fp8_transformer_bytes = weight_bytes(fp8->model);
+      stages.push_back(step_stage("fp8 step", fp8));
+      workloads.emplace_back(", fp8", fp8);
+    }
     if (options.with_text) stages.push_back(text_stage(options, random));
     if (options.with_vae) stages.push_back(decode_stage(options, random));
   }
@@ -392,7 +402,7 @@ FluxBenchResult bench_flux(const Context& context, const FluxBenchOptions& optio
     const Stage stage = sparse_step_stage(context, workload, options.sparsities[0].second, options.seed);
     result.stages.push_back(measure(context, options, stage, progress));
   }
-  if (options.denoising_steps > 0) result.generations = bench_generations(context, options, *workload, progress);
+  if (options.denoising_steps > 0) result.generations = bench_generations(context, options, workloads, progress);
   return result;
 }
 

@@ -31,7 +31,8 @@ struct FluxBenchOptions {
   /// Settings of the sparse method by their names: of the whole generations, and the first one of the sparse step.
   std::vector<std::pair<std::string, SparsityConfig>> sparsities;
   bool with_text = true, with_vae = true;
-  uint64_t seed = 1;  ///< of the weights
+  bool with_fp8 = false;  ///< also a dense step, and generations, with the blocks' linears in f8_e4m3
+  uint64_t seed = 1;      ///< of the weights
 };
 
 /// flux-dev: FLUX.1-dev at 1280 x 768; tiny: the same architecture in a few milliseconds on a CPU. Throws
@@ -67,7 +68,7 @@ struct Ceilings {
 
 /// One stage of a generation.
 struct StageResult {
-  std::string name;                                    ///< step, sparse step, text or decode
+  std::string name;                                    ///< step, fp8 step, sparse step, text or decode
   double median_ms = 0.0, min_ms = 0.0, max_ms = 0.0;  ///< of whole forwards, queued one behind the other
   size_t peak_bytes = 0;                               ///< of the allocator, all weights included
   Ceilings ceilings;
@@ -88,7 +89,7 @@ struct StepKindResult {
 
 /// The denoising of a whole generation.
 struct GenerationResult {
-  std::string sparsity;  ///< "dense", or a preset or file
+  std::string sparsity;  ///< "dense", or a preset or file; with ", fp8" where the blocks' linears are that
   int steps = 0;
   double median_s = 0.0, min_s = 0.0, max_s = 0.0;
   size_t peak_bytes = 0;              ///< of the allocator: weights, states and whatever else is there
@@ -98,8 +99,9 @@ struct GenerationResult {
 struct FluxBenchResult {
   std::string device;
   FluxBenchOptions options;
-  size_t weight_bytes = 0;  ///< with the stages' inputs, which are small beside them
-  int64_t clock_size = 0;   ///< see Ceilings
+  size_t weight_bytes = 0;                                  ///< with the stages' inputs, which are small beside them
+  size_t transformer_bytes = 0, fp8_transformer_bytes = 0;  ///< of the transformer's weights; in fp8: where asked for
+  int64_t clock_size = 0;                                   ///< see Ceilings
   std::vector<StageResult> stages;
   std::vector<GenerationResult> generations;
 };

@@ -10,6 +10,13 @@ std::string rows_name(const LinearShape& shape) {
   return shape.second_rows == 0 ? fmt::format("{}", shape.rows) : fmt::format("{}+{}", shape.rows, shape.second_rows);
 }
 
+/// What follows the matmul, and "fp8" in front where its operands are that.
+std::string linear_name(const LinearShape& shape) {
+  const std::string epilogue = epilogue_name(shape);
+  if (!shape.fp8) return epilogue;
+  return epilogue.empty() ? "fp8" : "fp8 " + epilogue;
+}
+
 constexpr double kGibibyte = 1024.0 * 1024.0 * 1024.0;
 
 /// An amount per second in multiples of `unit`, or "-" where there is none.
@@ -45,13 +52,13 @@ std::string format_breakdown(const StageResult& stage) {
                       100.0 * stage.rest_ms / stage.median_ms);
   if (stage.busy_share) text += fmt::format("the GPU is busy {:.1f}% of the time\n", 100.0 * *stage.busy_share);
   if (stage.linears.empty()) return text;
-  text += fmt::format("{:>9} {:>6} {:>6} {:<15} {:>5} {:>10} {:>7}  {}{}\n", "M", "N", "K", "epilogue", "ops",
+  text += fmt::format("{:>9} {:>6} {:>6} {:<18} {:>5} {:>10} {:>7}  {}{}\n", "M", "N", "K", "epilogue", "ops",
                       "ms each", "share", columns, stage.linears[0].alone ? "   ms alone  cuBLASLt of it" : "");
   double ours_ms = 0.0, cublas_ms = 0.0;
   for (const LinearResult& linear : stage.linears) {
-    text += fmt::format("{:>9} {:>6} {:>6} {:<15} {:>5} {:>10.4f} {:>6.1f}% {}{}\n", rows_name(linear.shape),
-                        linear.shape.out_features, linear.shape.in_features, epilogue_name(linear.shape),
-                        linear.work.ops, linear.work.ms / linear.work.ops, 100.0 * linear.work.ms / stage.median_ms,
+    text += fmt::format("{:>9} {:>6} {:>6} {:<18} {:>5} {:>10.4f} {:>6.1f}% {}{}\n", rows_name(linear.shape),
+                        linear.shape.out_features, linear.shape.in_features, linear_name(linear.shape), linear.work.ops,
+                        linear.work.ms / linear.work.ops, 100.0 * linear.work.ms / stage.median_ms,
                         work_columns(linear.work, stage.ceilings), alone_columns(linear));
     if (!linear.alone) continue;
     ours_ms += linear.work.ops * linear.alone->ours_ms;
@@ -94,6 +101,11 @@ std::string format_flux_table(const FluxBenchResult& result) {
       options.width, options.height, options.text_tokens, options.transformer.inner_dim(),
       options.transformer.num_layers, options.transformer.num_single_layers, result.device,
       static_cast<double>(result.weight_bytes) / kGibibyte, "stage", "median ms", "min", "max", "peak GiB");
+  if (options.with_fp8) {
+    text.insert(0, fmt::format("the transformer's weights: {:.2f} GiB, with its blocks' linears in fp8 {:.2f} GiB\n",
+                               static_cast<double>(result.transformer_bytes) / kGibibyte,
+                               static_cast<double>(result.fp8_transformer_bytes) / kGibibyte));
+  }
   for (const StageResult& stage : result.stages) {
     text += fmt::format("{:<36} {:>10.3f} {:>10.3f} {:>10.3f} {:>9.2f}\n", stage.name, stage.median_ms, stage.min_ms,
                         stage.max_ms, static_cast<double>(stage.peak_bytes) / kGibibyte);

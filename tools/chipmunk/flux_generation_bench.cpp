@@ -27,24 +27,45 @@ class StepTimes : public ProgressSink {
   std::vector<double> ms;
 };
 
+/// A model with what its sparse MLPs read: made once something needs it, so that it counts in no dense run's peak
+/// before.
+class Model {
+ public:
+  explicit Model(const NamedWorkload& workload)
+      : workload_(*workload.second), sparse_from_(workload_.model.num_layers()) {}
+
+  const FluxWorkload& workload() const { return workload_; }
+  const std::vector<SparseMlpWeights>& mlp_weights(const Context& context, const SparsityConfig& sparsity) {
+    if (sparsity.mlp.is_enabled && sparsity.mlp.first_n_dense_layers < sparse_from_) {
+      sparse_from_ = sparsity.mlp.first_n_dense_layers;
+      weights_.clear();
+      weights_ = workload_.model.sparse_mlp_weights(context, sparse_from_);
+    }
+    return weights_;
+  }
+
+ private:
+  const FluxWorkload& workload_;
+  int sparse_from_;
+  std::vector<SparseMlpWeights> weights_;
+};
+
 /// One way to denoise, with all of its runs.
 class Generation {
  public:
-  Generation(const Context& context, const FluxBenchOptions& options, const FluxWorkload& workload, std::string name,
+  Generation(const Context& context, const FluxBenchOptions& options, Model* model, std::string name,
              SparsityConfig sparsity)
       : context_(context),
-        workload_(workload),
+        model_(*model),
+        workload_(model->workload()),
         name_(std::move(name)),
         sparsity_(std::move(sparsity)),
         seed_(options.seed),
         schedule_(make_schedule(options)) {}
 
-  bool needs_transposed_weights() const { return sparsity_.mlp.is_enabled; }
-  int first_sparse_mlp() const { return sparsity_.mlp.first_n_dense_layers; }
-
-  /// transposed: FluxTransformer::transposed_mlp_weights.
-  void run(const std::vector<Tensor>& transposed, bool timed) {
+  void run(bool timed) {
     DeviceRuntime& runtime = context_.runtime();
+    const std::vector<SparseMlpWeights>& mlp_weights = model_.mlp_weights(context_, sparsity_);
     runtime.synchronize();
     runtime.reset_peak();
     DenoiseInputs inputs;
@@ -56,7 +77,7 @@ class Generation {
     inputs.seed = seed_;
     StepTimes times;
     const auto begin = std::chrono::steady_clock::now();
-    denoise_flux(context_, {workload_.model, &transposed}, inputs, schedule_, times, {});
+    denoise_flux(context_, {workload_.model, &mlp_weights}, inputs, schedule_, times, {});
     runtime.synchronize();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     check(context_.to_host(inputs.latents));
@@ -109,6 +130,7 @@ class Generation {
   }
 
   const Context& context_;
+  Model& model_;
   const FluxWorkload& workload_;
   std::string name_;
   SparsityConfig sparsity_;
@@ -123,29 +145,23 @@ class Generation {
 }  // namespace
 
 std::vector<GenerationResult> bench_generations(const Context& context, const FluxBenchOptions& options,
-                                                const FluxWorkload& workload,
+                                                const std::vector<NamedWorkload>& workloads,
                                                 const std::function<void(const std::string&)>& progress) {
+  std::vector<Model> models;
+  for (const NamedWorkload& workload : workloads) models.emplace_back(workload);
   std::vector<Generation> generations;
-  generations.emplace_back(context, options, workload, "dense", SparsityConfig::dense());
-  for (const auto& [name, sparsity] : options.sparsities) {
-    generations.emplace_back(context, options, workload, name, sparsity);
-  }
-  // Made once something needs them, so that they do not count in the dense run's peak.
-  std::vector<Tensor> transposed;
-  int transposed_from = workload.model.num_layers();
-  const auto run = [&](Generation& generation, bool timed) {
-    if (generation.needs_transposed_weights() && generation.first_sparse_mlp() < transposed_from) {
-      transposed_from = generation.first_sparse_mlp();
-      transposed.clear();
-      transposed = workload.model.transposed_mlp_weights(context, transposed_from);
+  for (size_t i = 0; i < models.size(); ++i) {
+    const std::string& suffix = workloads[i].first;
+    generations.emplace_back(context, options, &models[i], "dense" + suffix, SparsityConfig::dense());
+    for (const auto& [name, sparsity] : options.sparsities) {
+      generations.emplace_back(context, options, &models[i], name + suffix, sparsity);
     }
-    generation.run(transposed, timed);
-  };
+  }
   progress(fmt::format("denoising: {} steps in {} ways, untimed", options.denoising_steps, generations.size()));
-  for (Generation& generation : generations) run(generation, false);
+  for (Generation& generation : generations) generation.run(false);
   for (int round = 0; round < options.rounds; ++round) {
     progress(fmt::format("denoising: round {} of {}", round + 1, options.rounds));
-    for (Generation& generation : generations) run(generation, true);
+    for (Generation& generation : generations) generation.run(true);
   }
   std::vector<GenerationResult> results;
   for (const Generation& generation : generations) results.push_back(generation.result());

@@ -21,4 +21,10 @@ struct FluxWorkload {
 FluxWorkload make_flux_workload(RandomTensors& random, const FluxConfig& config, int64_t latent_height,
                                 int64_t latent_width, int64_t text_tokens);
 
+/// The model with the linears that LoadOptions::fp8 means in f8_e4m3, quantised on the device; all else is shared.
+FluxTransformer with_fp8_linears(const Context& context, const FluxTransformer& model);
+
+/// Of all its weights.
+size_t weight_bytes(FluxTransformer model);
+
 }  // namespace chipmunk::cli

@@ -123,6 +123,7 @@ class Run {
     report_.model = (files.model.empty() ? files.diffusion_model : files.model).string();
     report_.architecture = pipeline_->architecture();
     report_.device = to_string(pipeline_->device());
+    report_.fp8 = options_.fp8;
   }
 
   void generate(const std::vector<GenerateRequest>& requests, ProgressPrinter* progress) {
@@ -163,6 +164,7 @@ class Run {
     settings.seed = request.seed + static_cast<int64_t>(sample);
     settings.model = model_name_;
     settings.sparsity = fs::path(request.sparsity).filename().string();
+    settings.fp8 = options_.fp8;
     const Frames& frames = result.samples[sample];
     const std::string path = names_.name(report_.pictures.size(), count_).string();
     const PngText texts[] = {{kPngParametersKey, format_parameters(settings)}};
@@ -206,7 +208,8 @@ int run_generate(const GenerateOptions& options) {
   const ModelFiles files = choose_files(options.files);
   progress.line("loading " + (files.model.empty() ? files.diffusion_model : files.model).string() + " on " +
                 to_string(device));
-  std::unique_ptr<Pipeline> pipeline = Pipeline::load({files, device, options.threads, 0, options.offload}, progress);
+  std::unique_ptr<Pipeline> pipeline =
+      Pipeline::load({files, device, options.threads, 0, options.offload, options.fp8}, progress);
   const std::vector<GenerateRequest> requests = make_requests(options, prompts, *pipeline);
   print_ineffective(options, *pipeline);
 

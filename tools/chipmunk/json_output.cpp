@@ -92,6 +92,7 @@ std::string to_json(const GenerateReport& report) {
                {"model", report.model},
                {"architecture", report.architecture},
                {"device", report.device},
+               {"fp8", report.fp8},
                {"images", Json::array()},
                {"timings",
                 {{"load_ms", report.load_ms}, {"upload_ms", report.weights.elapsed_ms}, {"total_ms", report.total_ms}}},

@@ -28,6 +28,7 @@ struct PictureReport {
 
 struct GenerateReport {
   std::string model, architecture, device;
+  bool fp8 = false;
   std::vector<PictureReport> pictures;
   double load_ms = 0.0, total_ms = 0.0;
   LoadReport weights;              ///< on their way to the device, a part of load_ms; all 0 on the CPU

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "backend.h"
+#include "ops/fp8_rows.h"
 #include "ops/linear.h"
 #include "stopwatch.h"
 
@@ -31,6 +32,7 @@ namespace {
 /// A linear on random operands.
 struct Problem {
   ops::LinearCall call;
+  Linear in_bf16;  // the layer as cuBLASLt is to compute it
 
   Problem(RandomTensors& random, const LinearShape& shape, int64_t rows) {
     const int64_t n = shape.out_features, k = shape.in_features;
@@ -38,6 +40,11 @@ struct Problem {
     call.out = random.context().empty({1, rows, n});
     call.layer = {random.normal({n, k}, DType::kBF16, 1.0f / std::sqrt(static_cast<float>(k))),
                   random.normal({n}, DType::kBF16, 1.0f)};
+    in_bf16 = call.layer;
+    if (shape.fp8) {
+      const ops::Fp8Rows weight = ops::quantize_rows(random.context(), in_bf16.weight);
+      call.layer = {weight.values, in_bf16.bias, weight.scales};
+    }
     call.epilogue.activation = shape.activation;
     if (shape.gated) call.epilogue.gate = random.normal({1, n}, DType::kBF16, 1.0f);
     if (shape.residual) call.epilogue.residual = random.normal({1, rows, n}, DType::kBF16, 1.0f);
@@ -50,7 +57,7 @@ struct Problem {
   }
 
   std::function<void()> fastest(const Context& context) const {
-    return fastest_linear(context, call.x, call.layer, call.epilogue.activation, call.out);
+    return fastest_linear(context, call.x, in_bf16, call.epilogue.activation, call.out);
   }
 };
 

@@ -7,10 +7,11 @@
 
 namespace chipmunk::cli {
 
-/// Milliseconds of one linear in bf16, run several times with nothing else in between.
+/// Milliseconds of one linear, run several times with nothing else in between.
 struct LinearTimes {
-  double ours_ms = 0.0;    ///< with all of its epilogue
-  double cublas_ms = 0.0;  ///< the fastest algorithm of cuBLASLt, without gate and residual, which it has not
+  double ours_ms = 0.0;  ///< with all of its epilogue; in fp8 with the quantisation of its input
+  double cublas_ms =
+      0.0;  ///< the fastest algorithm of cuBLASLt, always in bf16, without gate and residual, which it has not
 };
 
 /// What queues x w^T + bias by the fastest of cuBLASLt's algorithms, with the activation where it fuses that one; see

@@ -24,6 +24,7 @@ std::string format_parameters(const PictureSettings& settings) {
   text += fmt::format("Steps: {}, Sampler: Euler, CFG scale: {}", settings.steps, settings.true_cfg_scale);
   if (settings.has_guidance) text += fmt::format(", Guidance: {}", settings.guidance);
   if (!settings.sparsity.empty()) text += ", Sparsity: " + quote_value(settings.sparsity);
+  if (settings.fp8) text += ", Linears: fp8";
   text += fmt::format(", Seed: {}, Size: {}x{}, Model: {}, Version: chipmunk {}", settings.seed, settings.width,
                       settings.height, quote_value(settings.model), CHIPMUNK_VERSION);
   return text;

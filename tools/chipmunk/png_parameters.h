@@ -15,6 +15,7 @@ struct PictureSettings {
   long long seed = 0;
   std::string model;     ///< its name, without folders
   std::string sparsity;  ///< preset or file, without folders; empty for dense
+  bool fp8 = false;      ///< linears of the transformer's blocks in f8_e4m3
 };
 
 /// The text under a PNG's "parameters" key in the form that image tools share: the prompt, a line "Negative prompt: "
