@@ -96,7 +96,7 @@ __device__ void start_loading(const float* sums, const RowSlice<StoredKeys>& sli
   }
   commit_copies();
 }
-__device__ void turn_into_keys(const RowSlice<StoredKeys>& slice, const SampledTopK& search) {
+__device__ void turn_into_keys(const RowSlice<StoredKeys>& slice, const SampledTopK<kSelectionThreads>& search) {
 #pragma unroll 2
   for (int i = StoredSelection::thread() * 4; i < slice.columns; i += kSelectionThreads * 4) {
     uint4& quad = *reinterpret_cast<uint4*>(slice.keys.data + i);
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kSelectionThreads, kSelectionBlocks)
   const float* sums = row.sums();
   const bool in_quads = a.columns % 4 == 0 && reinterpret_cast<uintptr_t>(sums) % 16 == 0;
   if (a.ranks() && in_quads) start_loading(sums, slice);
-  SampledTopK search(shared, slice);
+  SampledTopK<kSelectionThreads> search(shared, slice);
   if (a.ranks()) search.sample(a.top_k, [&](int column) { return order_key(sums[column]); });
   const bool has_room = row.set_static(selection);
 

@@ -7,17 +7,20 @@
 #include "cuda/launch.h"
 #include "cuda/mask_bits.cuh"
 #include "cuda/overlap.cuh"
+#include "cuda/packs.cuh"
 #include "cuda/random_bits.cuh"
 #include "cuda/row_selection.cuh"
+#include "cuda/sampled_top_k.cuh"
 #include "cuda/selection_plan.h"
 
 namespace chipmunk::cuda {
 namespace {
 
-using Selection = RowSelection<kSelectionThreads, StoredKeys>;
+constexpr int kThreads = kMaxSelectionThreads;
+/// A thread has 64 registers then.
+constexpr int kBlocksPerMultiprocessor = 2;
 
-/// Shorter slices are not worth another block.
-constexpr int64_t kMinSlice = 2048;
+using Selection = RowSelection<kThreads, StoredKeys>;
 
 /// How rows are divided among blocks.
 struct Plan {
@@ -33,25 +36,17 @@ int max_cluster_blocks(const void* kernel) {
   return attributes.ptxVersion >= 90 ? kMaxClusterBlocks : 1;
 }
 
-Plan plan_features(int64_t rows, int64_t features, const DeviceProperties& device, int max_blocks, const char* what) {
+/// A block a row, or as many as its keys need.
+Plan plan_features(int64_t features, const DeviceProperties& device, int max_blocks, const char* what) {
   const size_t most = device.shared_memory_per_block - sizeof(SelectionShared);
-  const size_t wanted =
-      shared_bytes_of_each(device.shared_memory_per_block, kSelectionBlocks) - sizeof(SelectionShared);
-  const auto slice = [&](int blocks) { return round_up(ceil_div(features, blocks), kWordBits); };
-
   Plan plan{};
-  plan.blocks_per_row = 1;
-  const auto too_large = [&](int n) { return stored_row_bytes(slice(n)) > wanted; };
-  const auto leaves_idle = [&](int n) { return rows * n < device.multiprocessors && slice(n) > kMinSlice; };
-  while (plan.blocks_per_row < max_blocks && (too_large(plan.blocks_per_row) || leaves_idle(plan.blocks_per_row))) {
-    plan.blocks_per_row *= 2;
+  for (plan.blocks_per_row = 1;; plan.blocks_per_row *= 2) {
+    plan.slice = static_cast<int>(round_up(ceil_div(features, plan.blocks_per_row), kWordBits));
+    plan.shared_bytes = stored_row_bytes(plan.slice);
+    if (plan.shared_bytes <= most) return plan;
+    if (plan.blocks_per_row >= max_blocks) break;
   }
-  plan.slice = static_cast<int>(slice(plan.blocks_per_row));
-  plan.shared_bytes = stored_row_bytes(plan.slice);
-  if (plan.shared_bytes > most) {
-    throw Error(ErrorCode::kUnsupported, "a row of " + std::to_string(features) + " features is too long", what);
-  }
-  return plan;
+  throw Error(ErrorCode::kUnsupported, "a row of " + std::to_string(features) + " features is too long", what);
 }
 
 struct FeatureArguments {
@@ -68,10 +63,67 @@ struct FeatureArguments {
   uint32_t head;  // of the drawn rows' names
 };
 
-__global__ void __launch_bounds__(kSelectionThreads, 2) select_features(const __grid_constant__ FeatureArguments a) {
+/// The means of a block of tokens, from the first feature of a slice on.
+struct MeanRows {
+  int64_t count;
+  const bf16* now;
+  float* cached;
+  float* drift;  // or null
+};
+
+/// Values that a thread moves at a time.
+template <bool kWhole>
+constexpr int kWidth = kWhole ? kPack : 1;
+
+/// What moved, where the keys will be: of each mean the drift, added up. Those of the last one become keys.
+template <bool kWhole>
+__device__ void load_keys(const FeatureArguments& a, const RowSlice<StoredKeys>& slice, const MeanRows& rows) {
+  constexpr int kCount = kWidth<kWhole>;
+  float* __restrict__ drifts = rows.drift;
+  for (int64_t r = 0; r < rows.count; ++r) {
+    const bf16* __restrict__ now = rows.now + r * a.columns;
+    const float* __restrict__ cached = rows.cached + r * a.columns;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x) * kCount; i < slice.columns; i += kThreads * kCount) {
+      const Vec<bf16, kCount> means = load_vec<bf16, kCount>(now + i);
+      const Vec<float, kCount> before = load_vec<float, kCount>(cached + i);
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) {
+        float drift = fabsf(to_float(means.values[k]) - before.values[k]);
+        if (r > 0) drift += __uint_as_float(slice.keys[i + k]);
+        const bool last = r == rows.count - 1;
+        slice.keys[i + k] = last ? order_key(drift) : __float_as_uint(drift);
+        if (last && drifts != nullptr) drifts[i + k] = drift;
+      }
+    }
+  }
+}
+
+/// The cached means of the features kept, or of all, become those of now.
+template <bool kWhole>
+__device__ void renew_means(const FeatureArguments& a, const RowSlice<StoredKeys>& slice, const MeanRows& rows,
+                            bool all) {
+  constexpr int kCount = kWidth<kWhole>;
+  for (int64_t r = 0; r < rows.count; ++r) {
+    const bf16* __restrict__ now = rows.now + r * a.columns;
+    float* __restrict__ cached = rows.cached + r * a.columns;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x) * kCount; i < slice.columns; i += kThreads * kCount) {
+      const Vec<bf16, kCount> means = load_vec<bf16, kCount>(now + i);
+      const uint32_t kept = all ? ~0u : slice.words[i / kWordBits] >> i % kWordBits;
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) {
+        if ((kept >> k & 1) != 0) cached[i + k] = to_float(means.values[k]);
+      }
+    }
+  }
+}
+
+template <bool kWhole>
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
+    select_features(const __grid_constant__ FeatureArguments a) {
   extern __shared__ __align__(16) uint32_t memory[];
   __shared__ SelectionShared shared;
-  wait_for_previous_kernels();
   const int64_t row = static_cast<int>(blockIdx.x) / cluster_blocks();
   const int64_t batch = row / a.blocks, block = row % a.blocks;
   RowSlice<StoredKeys> slice;
@@ -83,61 +135,53 @@ __global__ void __launch_bounds__(kSelectionThreads, 2) select_features(const __
   slice.words = memory + a.slice;
   Selection selection(shared, slice);
 
-  const int64_t features = a.columns;
-  const int64_t first_mean = batch * a.mean_blocks + block * a.means_per_block;
-  const int64_t means = min(a.means_per_block, a.mean_blocks - block * a.means_per_block);
-  const bf16* __restrict__ now = a.means + first_mean * features + slice.first;
-  float* __restrict__ cached = a.cached_means + first_mean * features + slice.first;
-  // Summed up where the keys will be, one mean after the other, so that many loads are under way together.
-  for (int64_t r = 0; r < means; ++r) {
-#pragma unroll 4
-    for (int i = Selection::thread(); i < slice.columns; i += kSelectionThreads) {
-      float drift = fabsf(to_float(now[r * features + i]) - cached[r * features + i]);
-      if (r > 0) drift += __uint_as_float(slice.keys[i]);
-      slice.keys[i] = __float_as_uint(drift);
-    }
-  }
-  for (int i = Selection::thread(); i < slice.columns; i += kSelectionThreads) {
-    const float drift = __uint_as_float(slice.keys[i]);
-    if (a.drift != nullptr) a.drift[row * features + slice.first + i] = drift;
-    slice.keys[i] = order_key(drift);
-  }
-
+  // What needs no memory comes while the kernels before end.
+  const bool every = a.top_k >= a.columns;
   selection.set_words([&](int w) {
-    const int first = slice.first + w * kWordBits;
-    uint32_t word = 0;
-    if (a.random_features != nullptr) {
-      word = mask_word(a.random_features + row * features + first, slice.columns - w * kWordBits);
-    }
-    if (a.draw.enabled) {
-      word |=
-          a.draw.word(static_cast<uint32_t>(batch), a.head, static_cast<uint32_t>(block), static_cast<uint32_t>(first));
-    }
-    return word;
+    if (every) return ~0u;
+    if (!a.draw.enabled) return 0u;
+    return a.draw.word(static_cast<uint32_t>(batch), a.head, static_cast<uint32_t>(block),
+                       static_cast<uint32_t>(slice.first + w * kWordBits));
   });
-  if (a.top_k >= features) selection.set_words([](int) { return ~0u; });
+  wait_for_previous_kernels();
+  let_next_kernel_begin();
+  const int64_t features = a.columns, first_mean = batch * a.mean_blocks + block * a.means_per_block;
+  MeanRows rows;
+  rows.count = min(a.means_per_block, a.mean_blocks - block * a.means_per_block);
+  rows.now = a.means + first_mean * features + slice.first;
+  rows.cached = a.cached_means + first_mean * features + slice.first;
+  rows.drift = a.drift != nullptr ? a.drift + row * features + slice.first : nullptr;
+  load_keys<kWhole>(a, slice, rows);
+  if (a.random_features != nullptr) {
+    selection.add_words([&](int w) {
+      const int64_t first = row * features + slice.first + w * kWordBits;
+      return mask_word(a.random_features + first, slice.columns - w * kWordBits);
+    });
+  }
   Selection::Total kept;
-  int wanted = a.top_k >= features ? 0 : a.top_k;
+  int wanted = every ? 0 : a.top_k;
+  bool found = false;
+  if (wanted > 0 && cluster_blocks() == 1) {
+    SampledTopK<kThreads> search(shared, slice);
+    __syncthreads();
+    search.sample(wanted, [&](int column) { return slice.keys[column]; });
+    slice.keys.for_each<kThreads>(slice.columns, [&](uint32_t key) { search.count(key); });
+    found = search.add(wanted);
+  }
 #pragma unroll 1
   while (true) {
-    selection.add_top_k(wanted);
+    if (!found) selection.add_top_k(wanted);
+    found = false;
     kept = selection.count_kept();
     wanted = selection.missing_columns(kept, a.multiple_of);
     if (wanted == 0) break;
     // Those that fill up are the largest of the others.
-    for (int i = Selection::thread(); i < slice.columns; i += kSelectionThreads) {
+    for (int i = Selection::thread(); i < slice.columns; i += kThreads) {
       if (slice.keeps(i)) slice.keys[i] = 0;
     }
   }
   selection.write(kept, 1, a.capacity, a.indices + row * a.capacity, a.counts + row);
-  const bool all = kept.all > a.capacity;
-  for (int64_t r = 0; r < means; ++r) {
-#pragma unroll 2
-    for (int i = Selection::thread(); i < slice.columns; i += kSelectionThreads) {
-      const float mean = to_float(now[r * features + i]);
-      if (all || slice.keeps(i)) cached[r * features + i] = mean;
-    }
-  }
+  renew_means<kWhole>(a, slice, rows, kept.all > a.capacity);
   // No block leaves while another reads its memory.
   cluster_barrier();
 }
@@ -166,9 +210,11 @@ void CudaBackend::select_features(const Context& context, const SelectFeaturesPa
       RandomDraw::make(params.random, params.random_threshold, params.batch, params.random.head + 1, params.blocks);
   a.head = static_cast<uint32_t>(params.random.head);
 
-  const auto kernel = cuda::select_features;
+  const bool whole = has_whole_packs(a.means, DType::kBF16, params.features) &&
+                     has_whole_packs(a.cached_means, DType::kF32, params.features);
+  const auto kernel = whole ? cuda::select_features<true> : cuda::select_features<false>;
   const int max_blocks = max_cluster_blocks(reinterpret_cast<const void*>(kernel));
-  const Plan plan = plan_features(rows, params.features, device_, max_blocks, kWhat);
+  const Plan plan = plan_features(params.features, device_, max_blocks, kWhat);
   a.slice = plan.slice;
   const cudaStream_t stream = compute_stream(context);
   allow_shared_memory(reinterpret_cast<const void*>(kernel), device_, kWhat);
@@ -182,7 +228,7 @@ void CudaBackend::select_features(const Context& context, const SelectFeaturesPa
   attributes[1].val.clusterDim.z = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(rows * plan.blocks_per_row));
-  config.blockDim = dim3(kSelectionThreads);
+  config.blockDim = dim3(kThreads);
   config.dynamicSmemBytes = plan.shared_bytes;
   config.stream = stream;
   config.attrs = attributes;

@@ -19,6 +19,14 @@ __device__ inline void wait_for_previous_kernels() {
 #endif
 }
 
+/// Lets the kernel behind begin once every block has come here or ended. Called after the wait, so that it begins when
+/// all before this kernel is complete.
+__device__ inline void let_next_kernel_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+}
+
 /// Whether the current device lets kernels overlap. Throws like every CUDA call.
 inline bool overlaps_kernels() {
   int device = 0, major = 0;

@@ -8,6 +8,7 @@ namespace chipmunk::cuda {
 /// RowSelection::add_top_k(): a sample of the row says between which keys the k-th largest may lie. The result is
 /// exact: where the sample was wrong, add() says so. All threads of the block call the same, with the same arguments:
 /// sample(), count() for every key, add().
+template <int kThreads>
 class SampledTopK {
  public:
   using Slice = RowSlice<StoredKeys>;
@@ -20,7 +21,7 @@ class SampledTopK {
     SampleCounts& s = shared_.sample;
     constexpr int kSamples = SampleCounts::kSamples;
     if (thread() < kSamples) s.samples[thread()] = key_of(sampled_column(thread()));
-    for (int i = thread(); i < SampleCounts::kBins; i += kSelectionThreads) s.bins[i] = 0;
+    for (int i = thread(); i < SampleCounts::kBins; i += kThreads) s.bins[i] = 0;
     if (thread() == 0) s.candidates = 0;
     // Of the last word, bits without a column.
     if (thread() < -slice_.columns % kWordBits + kWordBits && slice_.columns % kWordBits != 0) {
@@ -51,7 +52,7 @@ class SampledTopK {
   __device__ bool add(int k) {
     SampleCounts& s = shared_.sample;
     __syncthreads();
-    for (int group = warp(); group < SampleCounts::kBins / kWordBits; group += kSelectionThreads / kWarpSize) {
+    for (int group = warp(); group < SampleCounts::kBins / kWordBits; group += kThreads / kWarpSize) {
       const uint32_t sum = __reduce_add_sync(kAllLanes, s.bins[group * kWordBits + lane()]);
       if (lane() == 0) s.groups[group] = sum;
     }
@@ -123,7 +124,7 @@ class SampledTopK {
 
   /// Keeps the columns with keys from `end` on, and lists those with keys in [lowest, end).
   __device__ void keep_and_list(uint32_t lowest, uint32_t end) {
-    for (int base = warp() * kWarpSize; base < slice_.words_count(); base += kSelectionThreads) {
+    for (int base = warp() * kWarpSize; base < slice_.words_count(); base += kThreads) {
       uint32_t mine = 0;
       const int words = min(kWarpSize, slice_.words_count() - base);
 #pragma unroll 4
@@ -154,7 +155,7 @@ class SampledTopK {
   /// Keeps the first `wanted` of the candidates.
   __device__ void add_candidates(int count, uint32_t wanted) {
     const SampleCounts& s = shared_.sample;
-    for (int i = warp(); i < count; i += kSelectionThreads / kWarpSize) {
+    for (int i = warp(); i < count; i += kThreads / kWarpSize) {
       const uint32_t key = s.candidate_keys[i], column = s.candidate_columns[i];
       uint32_t better = 0;
       for (int j = lane(); j < count; j += kWarpSize) {
