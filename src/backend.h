@@ -28,6 +28,8 @@ class Backend {
   virtual void column_attention(const Context& context, const ColumnAttentionParams& params) = 0;
   virtual void select_columns(const Context& context, const SelectColumnsParams& params) = 0;
   virtual void block_mean(const Context& context, const BlockMeanParams& params) = 0;
+  /// As block_mean, then linear, in kernels that overlap where that is faster.
+  virtual void block_mean_linear(const Context& context, const BlockMeanLinearParams& params) = 0;
   virtual void select_features(const Context& context, const SelectFeaturesParams& params) = 0;
   virtual void column_mlp(const Context& context, const ColumnMlpParams& params) = 0;
   /// Whether column_mlp is faster on activations whose tokens, not features, lie side by side.

@@ -193,6 +193,12 @@ struct BlockMeanParams {
   int64_t x_batch_stride, x_row_stride;
 };
 
+/// A linear of block means.
+struct BlockMeanLinearParams {
+  BlockMeanParams mean;
+  LinearParams linear;  // its x is mean.out; it writes neither that nor mean.x
+};
+
 /// The hidden features of each token block: those whose block means moved most since they were last computed, and
 /// random ones, as core/column_selection.h defines it. The means of the chosen features are renewed.
 struct SelectFeaturesParams {

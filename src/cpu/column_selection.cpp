@@ -92,6 +92,11 @@ void CpuBackend::block_mean(const Context&, const BlockMeanParams& params) {
   });
 }
 
+void CpuBackend::block_mean_linear(const Context& context, const BlockMeanLinearParams& params) {
+  block_mean(context, params.mean);
+  linear(context, params.linear);
+}
+
 void CpuBackend::select_features(const Context&, const SelectFeaturesParams& params) {
   const int64_t features = params.features;
   parallel_for(threads_, params.batch * params.blocks, [&](int64_t row, int) {

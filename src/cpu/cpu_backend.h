@@ -19,6 +19,7 @@ class CpuBackend : public Backend {
   void column_attention(const Context& context, const ColumnAttentionParams& params) override;
   void select_columns(const Context& context, const SelectColumnsParams& params) override;
   void block_mean(const Context& context, const BlockMeanParams& params) override;
+  void block_mean_linear(const Context& context, const BlockMeanLinearParams& params) override;
   void select_features(const Context& context, const SelectFeaturesParams& params) override;
   void column_mlp(const Context& context, const ColumnMlpParams& params) override;
   void gated_add(const Context& context, const GatedAddParams& params) override;

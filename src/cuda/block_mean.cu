@@ -3,6 +3,7 @@
 #include "cuda/float_types.cuh"
 #include "cuda/launch.h"
 #include "cuda/overlap.cuh"
+#include "cuda/sm90/thin_linear.h"
 
 namespace chipmunk::cuda {
 namespace {
@@ -22,6 +23,7 @@ struct Arguments {
 template <int kVector>
 __global__ void __launch_bounds__(kThreads) block_mean(const __grid_constant__ Arguments a) {
   wait_for_previous_kernels();
+  let_next_kernel_begin();
   constexpr int kTile = kWarpSize * kVector;
   __shared__ float partial[kWarps][kTile];
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpSize, lane = thread % kWarpSize;
@@ -70,7 +72,20 @@ void CudaBackend::block_mean(const Context& context, const BlockMeanParams& para
                   static_cast<unsigned>(params.batch));
   const cudaStream_t stream = compute_stream(context);
   const auto kernel = vectors ? cuda::block_mean<kVector> : cuda::block_mean<1>;
+  // A multiprocessor that shared its memory out otherwise would have to end all its blocks before it takes the next
+  // kernel's.
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+        "block_mean");
   launch_overlapping(kernel, grid, dim3(kThreads), 0, stream, "block_mean", a);
+}
+
+void CudaBackend::block_mean_linear(const Context& context, const BlockMeanLinearParams& params) {
+  block_mean(context, params.mean);
+  if (params.mean.rows > 0 && sm90::takes_thin_linear(device_, params.linear)) {
+    sm90::launch_thin_linear(compute_stream(context), params.linear);
+  } else {
+    linear(context, params.linear);
+  }
 }
 
 }  // namespace chipmunk::cuda

@@ -5,6 +5,7 @@
 #include "backend.h"
 #include "chipmunk/error.h"
 #include "ops/check.h"
+#include "ops/linear_params.h"
 
 namespace chipmunk::ops {
 namespace {
@@ -30,22 +31,40 @@ int64_t check_features(const Context& context, const FeatureSet& features, int64
   return features.indices.dim(2);
 }
 
-}  // namespace
-
-Tensor block_mean(const Context& context, const Tensor& x, int64_t block_rows) {
+/// `means` gets memory for them.
+BlockMeanParams block_mean_params(const Context& context, const Tensor& x, int64_t block_rows, Tensor* means) {
   check_rows(context, x, "block_mean: x");
   const int64_t blocks = block_count("block_mean: block_rows", x.dim(1), block_rows);
-  Tensor result = context.empty({x.dim(0), blocks, x.dim(2)});
+  *means = context.empty({x.dim(0), blocks, x.dim(2)});
   BlockMeanParams params{};
   params.x = in(x);
-  params.out = out(result);
+  params.out = out(*means);
   params.batch = x.dim(0);
   params.rows = x.dim(1);
   params.channels = x.dim(2);
   params.block_rows = block_rows;
   params.x_batch_stride = x.stride(0);
   params.x_row_stride = x.stride(1);
+  return params;
+}
+
+}  // namespace
+
+Tensor block_mean(const Context& context, const Tensor& x, int64_t block_rows) {
+  Tensor result;
+  const BlockMeanParams params = block_mean_params(context, x, block_rows, &result);
   context.backend().block_mean(context, params);
+  return result;
+}
+
+Tensor block_mean_linear(const Context& context, const Tensor& x, int64_t block_rows, const Linear& layer) {
+  Tensor means;
+  BlockMeanLinearParams params{block_mean_params(context, x, block_rows, &means), {}};
+  check_present(context, layer.weight, "block_mean_linear: weight");
+  if (layer.weight.rank() != 2) fail_shape("block_mean_linear: weight", "rank 2", layer.weight);
+  Tensor result = context.empty({means.dim(0), means.dim(1), layer.out_features()});
+  params.linear = linear_params(context, means, layer, result, {});
+  context.backend().block_mean_linear(context, params);
   return result;
 }
 

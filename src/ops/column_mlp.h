@@ -17,6 +17,9 @@ struct FeatureSet {
 /// shorter.
 Tensor block_mean(const Context& context, const Tensor& x, int64_t block_rows);
 
+/// linear(block_mean(x, block_rows), layer): [B, ceil(T / block_rows), out_features].
+Tensor block_mean_linear(const Context& context, const Tensor& x, int64_t block_rows, const Linear& layer);
+
 struct FeatureSelection {
   int64_t top_k = 0;  ///< see top_feature_count in core/column_selection.h
   int64_t multiple_of = 1;

@@ -5,6 +5,7 @@
 #include "backend.h"
 #include "chipmunk/error.h"
 #include "ops/check.h"
+#include "ops/linear_params.h"
 
 namespace chipmunk::ops {
 namespace {
@@ -31,7 +32,8 @@ HeadEpilogue head_epilogue(const Context& context, const LinearEpilogue& epilogu
           heads.norm_rope.epsilon};
 }
 
-/// Checks the arguments and says what a backend is to do.
+}  // namespace
+
 LinearParams linear_params(const Context& context, const Tensor& x, const Linear& layer, const Tensor& out_tensor,
                            const LinearEpilogue& epilogue) {
   check_present(context, x, "linear: x");
@@ -96,8 +98,6 @@ LinearParams linear_params(const Context& context, const Tensor& x, const Linear
   params.heads = head_epilogue(context, epilogue, params.rows, out_features);
   return params;
 }
-
-}  // namespace
 
 void linear_into(const Context& context, const Tensor& x, const Linear& layer, const Tensor& out,
                  const LinearEpilogue& epilogue) {

@@ -26,7 +26,7 @@ int64_t list_capacity(const SparseMlpPlan& plan, int64_t num_features) {
 
 /// Block means of the pre-activations: the first layer is linear, so they are its values at the block means of x.
 Tensor mean_pre_activations(const Context& context, const Tensor& x, const Linear& first, int64_t mean_rows) {
-  return ops::linear(context, ops::block_mean(context, x, mean_rows), first);
+  return ops::block_mean_linear(context, x, mean_rows, first);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "ops/elementwise.h"
 #include "support/column_reference.h"
 #include "support/op_test.h"
+#include "support/reference.h"
 
 namespace chipmunk::test {
 namespace {
@@ -146,6 +147,37 @@ TEST_P(FeatureSelectionTest, BlockMeans) {
     }
   }
   expect_close(read(ops::block_mean(context(), x, block)), expected, 4.0);
+}
+
+TEST_P(FeatureSelectionTest, LinearOfBlockMeans) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  struct Case {
+    int64_t batch, rows, channels, features, block;
+    DType dtype = DType::kBF16;
+    int64_t pad = 0;
+    bool bias = true;
+  };
+  // Means of few, some dozen and many rows; features that fill no tile.
+  const Case cases[] = {
+      {1, 37, 19, 21, 16},
+      {1, 4300, 192, 1000, 128},
+      {2, 700, 64, 200, 32, DType::kBF16, 8},
+      {1, 1200, 640, 77, 128},
+      {3, 160, 128, 64, 8},
+      {1, 1040, 64, 130, 16, DType::kBF16, 0, false},
+      {1, 400, 1024, 96, 32, DType::kF32},
+  };
+  for (const Case& c : cases) {
+    const Tensor x = random_view({c.batch, c.rows, c.channels}, context().activation_dtype(), c.pad);
+    Linear layer{random_view({c.features, c.channels}, c.dtype, c.pad), {}};
+    if (c.bias) layer.bias = random({c.features}, c.dtype, 0.5f);
+    const Tensor means = ops::block_mean(context(), x, c.block);
+    const Array now = read(ops::block_mean_linear(context(), x, c.block, layer));
+    const double factor = 4.0 + std::sqrt(static_cast<double>(c.channels));
+    expect_close(now, reference_linear({read(means), read(layer.weight), read(layer.bias), {}, {}, Activation::kNone}),
+                 factor);
+    expect_equal(read(ops::block_mean_linear(context(), x, c.block, layer)), now);
+  }
 }
 
 TEST_P(FeatureSelectionTest, ChoosesTheLargestDriftsAndRenewsTheirMeans) {

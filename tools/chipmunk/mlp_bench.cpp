@@ -168,7 +168,7 @@ class PresetBench {
     const Tensor cached = context_.empty(state.means().shape(), DType::kF32);
     ops::copy_into(context_, state.means(), cached);
     const auto means_of = [=, this, rows = plan.mean_rows](const Tensor& x) {
-      return ops::linear(context_, ops::block_mean(context_, x, rows), weights_.first);
+      return ops::block_mean_linear(context_, x, rows, weights_.first);
     };
     const std::vector<float> before = to_floats(context_, cached);
     const Tensor means = means_of(next_input());

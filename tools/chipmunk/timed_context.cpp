@@ -106,6 +106,11 @@ OpNote note(const BlockMeanParams& p) {
   // The means are few.
   return memory(bytes(p.x, p.batch * p.rows * p.channels));
 }
+OpNote note(const BlockMeanLinearParams& p) {
+  OpNote note = cli::note(p.linear);
+  note.bytes += cli::note(p.mean).bytes;
+  return note;
+}
 OpNote note(const GatedAddParams& p) {
   const int64_t count = p.batch * p.rows * p.channels;
   return memory(bytes(p.x, count) + bytes(p.residual, count) + bytes(p.out, count));
@@ -190,6 +195,9 @@ class TimedContext::TimingBackend : public Backend {
     timed(c, &Backend::select_columns, p);
   }
   void block_mean(const Context& c, const BlockMeanParams& p) override { timed(c, &Backend::block_mean, p); }
+  void block_mean_linear(const Context& c, const BlockMeanLinearParams& p) override {
+    timed(c, &Backend::block_mean_linear, p);
+  }
   void select_features(const Context& c, const SelectFeaturesParams& p) override {
     timed(c, &Backend::select_features, p);
   }
