@@ -229,16 +229,17 @@ TEST_P(SelectionCornersTest, MatchTheHost) {
   }
 }
 
-/// One or two long rows for each way through the search of streamed rows: few enough for a race checker.
+/// A few long rows: few enough for a race checker.
 TEST_P(SelectionCornersTest, FewLongRows) {
   const std::string device = std::get<0>(GetParam());
   CHIPMUNK_OPEN_OR_SKIP(device);
   const int64_t m = device == "cpu" ? 2048 : 20000;
   const std::array problems = {
-      SelectionProblem{1, 2, 1, m, m * 7 / 100, Scores::kLogNormal, 0.1, 0.05, 1},   // a list of candidates
-      SelectionProblem{1, 1, 1, m, m * 7 / 100, Scores::kNarrow, 0.0, 0.0, 2},       // a bin counted again
-      SelectionProblem{1, 1, 1, m, m / 2, Scores::kFewValues, 0.1, 0.0, 3},          // too many candidates
-      SelectionProblem{1, 1, 1, m, m / 2, Scores::kSmallWhereSampled, 0.0, 0.0, 4},  // a sample that misleads
+      SelectionProblem{1, 2, 1, m, m * 7 / 100, Scores::kLogNormal, 0.1, 0.05, 1},  // candidates, listed and ranked
+      SelectionProblem{1, 1, 1, m, m * 7 / 100, Scores::kNarrow, 0.0, 0.0, 2},      // nearly equal sums
+      SelectionProblem{1, 1, 1, m, m / 2, Scores::kFewValues, 0.1, 0.0, 3},  // too many are equal: the radix search
+      SelectionProblem{1, 1, 1, m, m / 2, Scores::kSmallWhereSampled, 0.0, 0.0,
+                       4},  // a sample that misleads: the radix search
       SelectionProblem{1, 1, 1, m, 1, Scores::kAnyFloat, 0.0, 0.05, 5},
       SelectionProblem{1, 1, 1, m, 100, Scores::kLogNormal, 0.0, 0.0, 6, 99},  // a list that does not fit
   };
