@@ -94,6 +94,8 @@ std::vector<BadInput> bad_comparisons() {
       value("Width", {"-W", "40"}, {"width", "multiple of 16", "found 40"}),
       value("Guidance", {"--guidance", "-1"}, {"guidance", "found -1"}),
       value("LimitNegative", {"--limit", "-1"}, {"--limit", "-1"}),
+      value("SkipNegative", {"--skip", "-1"}, {"--skip", "-1"}),
+      value("SkipEveryPrompt", {"--skip", "1"}, {"--skip", "less than the 1 prompts", "found 1"}),
       value("Threads", {"--threads", "5000"}, {"--threads", "5000"}),
       value("Device", {"--device", "tpu"}, {"--device"}),
       value("OffloadUnknown", {"--offload", "all"}, {"--offload", "none, text or blocks", "found \"all\""}),

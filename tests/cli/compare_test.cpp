@@ -196,6 +196,48 @@ TEST(Compare, LimitTakesTheFirstPrompts) {
   EXPECT_FALSE(fs::exists(bench.output() / "dense/001.png"));
 }
 
+TEST(Compare, SkippedPromptsLeaveTheOthersAsTheyWere) {
+  Workbench bench;
+  add_suite(&bench);
+  const Names all = {"--suite", "scenes", "--sparsity", "demo", "-s", "3", "--quiet"};
+  ASSERT_EQ(compare(bench, all).exit_code, 0);
+  const PngImage second = read_png(bench.output() / "demo/001.png");
+  const Json whole = compare_json(bench)["variants"][0];
+  fs::remove_all(bench.output());
+  Names some = all;
+  some.insert(some.end(), {"--skip", "1", "--limit", "1"});
+  const ProgramResult result = compare(bench, some);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_FALSE(fs::exists(bench.output() / "demo/000.png"));
+  EXPECT_TRUE(read_png(bench.output() / "demo/001.png").pixels == second.pixels);
+  EXPECT_EQ(read_text(bench.output() / "prompts.txt"), "a blue star\n");
+  expect_contains(read_text(bench.output() / "report.html"), "001, PSNR");
+  const Json report = compare_json(bench);
+  EXPECT_EQ(report["first_picture"], 1);
+  EXPECT_EQ(report["seed"], 3);
+  ASSERT_EQ(report["variants"][0]["pictures"].size(), 1u);
+  EXPECT_EQ(report["variants"][0]["pictures"][0]["psnr"], whole["pictures"][1]["psnr"]);
+}
+
+TEST(Compare, WithoutPicturesTheNumbersStay) {
+  Workbench bench;
+  add_suite(&bench);
+  const Names arguments = {"--suite", "scenes", "--sparsity", "demo", "--quiet"};
+  ASSERT_EQ(compare(bench, arguments).exit_code, 0);
+  const Json with = compare_json(bench)["variants"][0];
+  fs::remove_all(bench.output());
+  Names without = arguments;
+  without.emplace_back("--no-pictures");
+  const ProgramResult result = compare(bench, without);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(bench.output_names(), (Names{"compare.json", "prompts.txt", "report.html"}));
+  const Json variant = compare_json(bench)["variants"][0];
+  for (const char* key : {"psnr", "ssim", "scenes", "share_of_dense_work"}) EXPECT_EQ(variant[key], with[key]) << key;
+  EXPECT_FALSE(variant["pictures"][0].contains("file"));
+  EXPECT_FALSE(variant["pictures"][0].contains("side_by_side"));
+  EXPECT_EQ(read_text(bench.output() / "report.html").find("<img"), std::string::npos);
+}
+
 TEST(Compare, NamesOfVariantsAreUniqueFolders) {
   const Workbench bench;
   const std::string off = "attn: {is_enabled: false}\nmlp: {is_enabled: false}\n";

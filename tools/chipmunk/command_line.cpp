@@ -286,7 +286,11 @@ void add_compare_prompts(CLI::App* app, CompareOptions* options) {
   suite->excludes(prompt)->excludes(file)->check([](const std::string& name) {
     return name == "scenes" ? std::string() : "expected scenes, found \"" + name + "\"";
   });
-  add(app, "--limit", options->limit, "INT [0]", "Only the first prompts; 0 for all", kPromptGroup)
+  add(app, "--skip", options->skip, "INT [0]", "Prompts to leave out before the first; the others keep their seeds",
+      kPromptGroup)
+      ->check(CLI::NonNegativeNumber);
+  add(app, "--limit", options->limit, "INT [0]", "Only the first prompts, of those not skipped; 0 for all",
+      kPromptGroup)
       ->check(CLI::NonNegativeNumber);
   add(app, "--guidance,--guidance-scale", options->request.guidance_scale, "FLOAT [3.5]", "Distilled guidance",
       kPromptGroup);
@@ -330,6 +334,12 @@ void add_compare(CLI::App* app, ParsedCommand* command) {
       ->add_flag_callback(
           "--no-record", [options] { options->record = false; },
           "Leave out what steps and layers did, whose recording takes time: for timings")
+      ->group(kOutputGroup)
+      ->option_text(" ");
+  compare
+      ->add_flag_callback(
+          "--no-pictures", [options] { options->pictures = false; },
+          "Write no pictures, only what was measured of them")
       ->group(kOutputGroup)
       ->option_text(" ");
   compare->add_flag("--json", options->json, "compare.json on stdout, in place of the table")->group(kOutputGroup);

@@ -75,8 +75,10 @@ struct CompareOptions {
   std::filesystem::path prompts_file;
   std::string suite;                  ///< "scenes": the prompts of the model's suite.json; empty: those above
   std::vector<std::string> sparsity;  ///< presets or files, one a variant
+  int skip = 0;                       ///< prompts before the first; pictures keep their numbers and seeds
   int limit = 0;                      ///< 0: all prompts
   bool record = true;                 ///< what steps and layers did, too
+  bool pictures = true;               ///< write them; without, only numbers are kept
   std::filesystem::path output = "comparison";
   std::string device = "auto";
   Offload offload = Offload::kNone;

@@ -78,6 +78,12 @@ std::vector<Job> collect_jobs(const CompareOptions& options, const fs::path& mod
   } else {
     throw Error(ErrorCode::kInvalidArgument, "no prompt: give --prompt TEXT, --prompts FILE or --suite scenes");
   }
+  const auto skip = static_cast<size_t>(options.skip);
+  if (skip >= jobs.size()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("--skip: expected less than the {} prompts, found {}", jobs.size(), skip));
+  }
+  jobs.erase(jobs.begin(), jobs.begin() + options.skip);
   if (options.limit > 0) jobs.resize(std::min(jobs.size(), static_cast<size_t>(options.limit)));
   return jobs;
 }
@@ -234,7 +240,8 @@ class Comparer {
         ComparedPicture& picture = variant.run.pictures.back();
         picture.psnr = psnr(dense, sparse);
         picture.ssim = ssim(dense, sparse);
-        picture.side_by_side = fs::path(kJoinedFolder) / variant.name / numbered(i);
+        if (!options_.pictures) continue;
+        picture.side_by_side = fs::path(kJoinedFolder) / variant.name / numbered(comparison_.first + i);
         write(picture.side_by_side, side_by_side(dense, sparse, kDifferenceGain));
       }
       const std::chrono::duration<double> elapsed = Clock::now() - start;
@@ -246,7 +253,7 @@ class Comparer {
   GenerateRequest request(size_t job, const std::string& sparsity) const {
     GenerateRequest request = options_.request;
     request.prompt = jobs_[job].prompt.text;
-    request.seed += static_cast<int64_t>(job);
+    request.seed += static_cast<int64_t>(comparison_.first + job);
     request.sparsity = sparsity;
     request.record = options_.record;
     return request;
@@ -274,7 +281,6 @@ class Comparer {
     GenerateResult result = pipeline.generate(request(job, sparsity), sink);
     if (!is_variant) *latents = std::move(sink.latents());
     ComparedPicture picture;
-    picture.file = fs::path(folder) / numbered(job);
     picture.denoise_ms = result.denoise_ms;
     picture.latent_error = std::move(sink.errors());
     for (const StepRecord& step : result.steps) {
@@ -288,7 +294,10 @@ class Comparer {
       run->score.add(*scene, verdict);
       picture.all_correct = verdict.all_correct;
     }
-    write(picture.file, frames);
+    if (options_.pictures) {
+      picture.file = fs::path(folder) / numbered(comparison_.first + job);
+      write(picture.file, frames);
+    }
     run->pictures.push_back(std::move(picture));
     comparison_.width = result.width;
     comparison_.height = result.height;
@@ -318,17 +327,19 @@ class Comparer {
 
 /// Creates the folders and takes away an earlier run's reports, which would not fit to the new pictures.
 void prepare_output(const CompareOptions& options, const Comparison& comparison) {
-  std::vector<fs::path> folders = {options.output / kDenseFolder};
+  create_folder(options.output);
+  std::vector<fs::path> folders;
+  if (options.pictures) folders.push_back(options.output / kDenseFolder);
   for (const Variant& variant : comparison.variants) {
+    if (!options.pictures) break;
     folders.push_back(options.output / variant.name);
     folders.push_back(options.output / kJoinedFolder / variant.name);
   }
-  const size_t count = comparison.prompts.size();
   for (const fs::path& folder : folders) {
     create_folder(folder);
-    check_writable(folder / numbered(0));
+    check_writable(folder / numbered(comparison.first));
     std::error_code error;
-    if (fs::exists(folder / numbered(count), error)) {
+    if (fs::exists(folder / numbered(comparison.first + comparison.prompts.size()), error)) {
       print_notice(folder.string() + " holds more pictures, of an earlier run: they stay, but are not compared");
     }
   }
@@ -359,8 +370,8 @@ ReportGallery choose_pictures(const CompareOptions& options, const Comparison& c
     const ComparedPicture& picture = pictures[chosen];
     PngImage image = read_png(options.output / picture.side_by_side);
     const Frames small = shrink({image.width, image.height, 1, 0.0, std::move(image.pixels)}, kReportWidth);
-    gallery.pictures.push_back({fmt::format("{:03}, PSNR {}, SSIM {:.4f}: {}", chosen, format_psnr(picture.psnr),
-                                            picture.ssim, comparison.prompts[chosen]),
+    gallery.pictures.push_back({fmt::format("{:03}, PSNR {}, SSIM {:.4f}: {}", comparison.first + chosen,
+                                            format_psnr(picture.psnr), picture.ssim, comparison.prompts[chosen]),
                                 encode_png(small.width, small.height, small.rgb), small.width, small.height});
   }
   return gallery;
@@ -370,7 +381,7 @@ void write_reports(const CompareOptions& options, const Comparison& comparison) 
   const std::string json = to_json(comparison);
   std::vector<ReportGallery> galleries;
   for (const Variant& variant : comparison.variants) {
-    galleries.push_back(choose_pictures(options, comparison, variant));
+    galleries.push_back(options.pictures ? choose_pictures(options, comparison, variant) : ReportGallery{});
   }
   write_file(options.output / kHtmlName, to_html(comparison, galleries));
   write_file(options.output / kJsonName, json);
@@ -388,7 +399,8 @@ int run_compare(const CompareOptions& options) {
   const Device device = choose_device(options.device);
   const fs::path model = options.model.empty() ? find_default_model() : options.model;
   std::vector<Job> jobs = collect_jobs(options, model);
-  check_seeds(options.request.seed, jobs.size());
+  comparison.first = static_cast<size_t>(options.skip);
+  check_seeds(options.request.seed, comparison.first + jobs.size());
   check_no_file(options.output);
 
   ProgressPrinter progress({options.quiet, ::isatty(STDERR_FILENO) == 1, {}});

@@ -58,7 +58,7 @@ class RecordStatistics {
   std::vector<std::vector<Mean>> attention_mass_;  // [layers, fractions]
 };
 
-/// One picture; files are relative to the output folder.
+/// One picture; files are relative to the output folder, empty where none was written.
 struct ComparedPicture {
   std::string file, side_by_side;
   double denoise_ms = 0.0;
@@ -92,7 +92,8 @@ struct Comparison {
   std::string model, architecture, device;
   int width = 0, height = 0, steps = 0, threads = 0;
   float guidance = 0.0f;
-  int64_t seed = 0;  ///< of the first picture
+  int64_t seed = 0;  ///< of picture 0
+  size_t first = 0;  ///< number of the first picture: prompts that were skipped count
   bool recorded = false;
   std::string suite;  ///< empty for prompts of the user's
   std::vector<std::string> prompts;

@@ -63,7 +63,8 @@ Json steps_json(const RecordStatistics& records, const std::vector<double>& late
 }
 
 Json picture_json(const ComparedPicture& picture) {
-  Json json = {{"file", picture.file}, {"denoise_ms", number(picture.denoise_ms)}};
+  Json json = {{"denoise_ms", number(picture.denoise_ms)}};
+  if (!picture.file.empty()) json["file"] = picture.file;
   if (picture.all_correct) json["all_correct"] = *picture.all_correct;
   return json;
 }
@@ -109,7 +110,7 @@ Json variant_json(const Comparison& comparison, const Variant& variant) {
   for (size_t i = 0; i < run.pictures.size(); ++i) {
     const ComparedPicture& picture = run.pictures[i];
     Json entry = picture_json(picture);
-    entry["side_by_side"] = picture.side_by_side;
+    if (!picture.side_by_side.empty()) entry["side_by_side"] = picture.side_by_side;
     entry["dense_denoise_ms"] = number(comparison.dense.pictures[i].denoise_ms);
     entry["psnr"] = number(picture.psnr);
     entry["ssim"] = number(picture.ssim);
@@ -134,6 +135,7 @@ std::string to_json(const Comparison& comparison) {
                {"num_steps", comparison.steps},
                {"guidance", std::stod(fmt::format("{}", comparison.guidance))},
                {"seed", comparison.seed},
+               {"first_picture", comparison.first},
                {"recorded", comparison.recorded},
                {"suite", comparison.suite.empty() ? Json() : Json(comparison.suite)},
                {"prompts", comparison.prompts},

@@ -50,6 +50,7 @@ inline constexpr const char* kCompareExamples = R"(Output folder:
   side_by_side/VARIANT/000.png, ...    dense, sparse and eight times their difference
   prompts.txt                          one line a picture
   compare.json, report.html            all numbers; tables and plots
+  With --skip N the first picture is number N, as in a run of all prompts.
 
 Examples:
   chipmunk compare -p "a red circle above a blue square" --sparsity demo

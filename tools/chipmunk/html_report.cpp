@@ -192,8 +192,8 @@ std::string plots(const Comparison& comparison) {
 }
 
 std::string gallery(const Variant& variant, const ReportGallery& shown) {
-  std::string html =
-      "<h2>" + escape_markup(variant.name) + "</h2>\n<p>Dense, sparse, and eight times their difference.</p>\n";
+  std::string html = "<h2>" + escape_markup(variant.name) + "</h2>\n";
+  if (!shown.pictures.empty()) html += "<p>Dense, sparse, and eight times their difference.</p>\n";
   for (const ReportPicture& picture : shown.pictures) {
     html += fmt::format(
         "<figure><img width=\"{}\" height=\"{}\" alt=\"{}\" "
