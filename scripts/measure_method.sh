@@ -2,12 +2,11 @@
 # Measures what the sparse method costs and saves on the demo model: everything that docs/method.md reports. About 70
 # minutes on two CPU cores; each part leaves its tables, compare.json, report.html and pictures in a folder of OUT.
 #   scripts/measure_method.sh OUT [PART...]     parts: variants all long attention times; default: all of them
-#   scripts/measure_method.sh OUT pareto        loss over work and time at many settings, 28 and 50 steps; for a GPU
-# The program is build-release/bin/chipmunk, or $CHIPMUNK; of the suite's prompts pareto takes $PROMPTS, default 200.
+# The program is build-release/bin/chipmunk, or $CHIPMUNK. Many settings at once, on GPUs: measure_pareto.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ $# -lt 1 ]; then
-  sed -n 2,7p "$0" >&2
+  sed -n 2,5p "$0" >&2
   exit 2
 fi
 out=$1
@@ -42,21 +41,6 @@ mlp: {is_enabled: false}
 YAML
 done
 settings mlp merge false true
-# kept NAME SHARE ATTENTION MLP COMBINE [STEP_CACHING]: that share of columns and features between the full steps of demo.
-kept() {
-  settings "$1" "$5" "$3" "$4" "${6:-}"
-  sed -i "s/top_keys: [0-9.]*/top_keys: $2/" "$out/settings/$1.yml"
-}
-pareto=()
-for share in 0.05 0.1 0.2 0.3 0.5; do
-  kept "attention-$share" $share true false merge
-  kept "mlp-$share" $share false true merge
-  kept "both-difference-$share" $share true true difference
-  kept "both-$share" $share true true merge
-  kept "both-list-$share" $share true true merge '{skip_step_schedule: [9, 11, 13, 17, 19, 21, 23, 25]}'
-  kept "both-adaptive-$share" $share true true merge '{mode: adaptive, threshold: 0.1}'
-  pareto+=({attention,mlp,both-difference,both,both-list,both-adaptive}-$share.yml)
-done
 # All columns kept: dense results, with the column sums of every second step.
 cat >"$out/settings/statistics.yml" <<YAML
 patchify: {is_enabled: true}
@@ -89,13 +73,6 @@ for part in "${parts[@]}"; do
     all) compare all demo ;;
     long) compare long --limit 8 --steps 50 demo demo-caching both-adaptive-merge.yml ;;
     attention) compare attention --limit 6 statistics.yml ;;
-    pareto)
-      # Recording takes time of its own: work and times come from separate runs.
-      for steps in 28 50; do
-        compare "pareto-$steps" --limit "${PROMPTS:-200}" --steps $steps --no-record "${pareto[@]}"
-        compare "pareto-$steps-work" --limit 4 --steps $steps "${pareto[@]}"
-      done
-      ;;
     times) compare times --limit 5 --no-record demo both-adaptive-merge.yml ;;
     *)
       echo "measure_method: unknown part $part" >&2

@@ -3,7 +3,7 @@
 
 plot_comparison.py attention COMPARE_JSON OUT.png [VARIANT]   mass in the heaviest columns, change from step to step
 plot_comparison.py error COMPARE_JSON OUT.png [VARIANT...]    latents' error over the steps, a line a variant
-plot_comparison.py pareto COMPARE_JSON OUT.png WORK_JSON      loss over work and over time; variants are FAMILY-SHARE
+plot_comparison.py pareto FOLDER STEPS OUT.png                loss over work and over time, of measure_pareto.py
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import sys
 from pathlib import Path
 
 import matplotlib
+
+sys.path.insert(0, str(Path(__file__).parent))
+from measure_pareto import median_speedup  # noqa: E402
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -44,44 +47,86 @@ def plot_error(variants: list[dict], out: str) -> None:
     figure.savefig(out, dpi=80)
 
 
-def plot_pareto(data: dict, work: dict, out: str) -> None:
+COLOURS = {"attention": "tab:blue", "mlp": "tab:green", "both": "tab:red", "list": "tab:purple", "adaptive": "tab:orange",
+           "few-full": "tab:brown", "many-full": "tab:pink"}
+
+
+def front(points: list[tuple[float, float]], falling: bool) -> list[tuple[float, float]]:
+    """The points that no other one beats in both: y is better when larger, x when smaller, or larger with falling."""
+    best: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (-point[0] if falling else point[0], -point[1])):
+        if not best or y > best[-1][1]:
+            best.append((x, y))
+    return best
+
+
+def draw_families(panel: plt.Axes, variants: list[dict], x, y) -> None:
+    """A line a family, dashed where caches are joined by difference; presets as stars with their names."""
+    families: dict[str, list[dict]] = {}
+    for variant in variants:
+        family, _, share = variant["name"].rpartition("-")
+        if share.replace(".", "").isdigit():
+            families.setdefault(family, []).append(variant)
+            continue
+        panel.plot(x(variant), y(variant), "k*", markersize=9, zorder=4)
+        panel.annotate(variant["name"], (x(variant), y(variant)), textcoords="offset points", xytext=(5, -9), fontsize=7)
+    for family, members in sorted(families.items(), reverse=True):
+        base = family.removesuffix("-merge").removesuffix("-difference")
+        dashed = family.endswith("-difference")
+        points = sorted((float(v["name"].rpartition("-")[2]), x(v), y(v)) for v in members)
+        panel.plot([p[1] for p in points], [p[2] for p in points], marker="o", markersize=3.5, linewidth=1.1, zorder=3,
+                   color=COLOURS.get(base, "black"), linestyle="--" if dashed else "-",
+                   markerfacecolor="white" if dashed else None, label=family)
+
+
+def plot_pareto(grid: dict, work: dict, times: dict, out: str) -> None:
     """PSNR and correct pictures over the share of multiply-adds, from a recorded run, and over the speed-up."""
     shares = {variant["name"]: 100 * variant["share_of_dense_work"] for variant in work["variants"]}
-    families: dict[str, list[dict]] = {}
-    for variant in data["variants"]:
-        families.setdefault(variant["name"].rpartition("-")[0], []).append(variant)
-    figure, panels = plt.subplots(2, 2, figsize=(10, 7), sharey="row")
+    speedups = {variant["name"]: median_speedup(variant) for variant in times["variants"]}
+    figure, panels = plt.subplots(2, 2, figsize=(11, 8.4), sharey="row", sharex="col")
     values = [
         ("PSNR to dense, dB", lambda v: v["psnr"]["mean"]),
         ("pictures all correct, %", lambda v: 100 * v["scenes"]["all_correct"]),
     ]
     axes = [
-        ("multiply-adds of attention and MLPs, % of dense", lambda v: shares[v["name"]]),
-        ("denoising, times faster", lambda v: v["speedup"]),
+        ("multiply-adds of attention and MLPs, % of dense", lambda v: shares[v["name"]], False),
+        (f"denoising on {times['device']}, times as fast as dense", lambda v: speedups[v["name"]], True),
     ]
     for row, (y_label, y) in zip(panels, values):
-        for panel, (x_label, x) in zip(row, axes):
-            for name, variants in families.items():
-                points = sorted((x(v), y(v)) for v in variants)
-                panel.plot(*zip(*points), marker=".", label=name)
-            panel.set(xlabel=x_label, ylabel=y_label)
-    dense = 100 * data["dense"]["scenes"]["all_correct"]
+        for panel, (x_label, x, falling) in zip(row, axes):
+            best = front([(x(v), y(v)) for v in grid["variants"]], falling)
+            panel.plot(*zip(*best), color="gold", linewidth=7, alpha=0.55, zorder=1, solid_capstyle="round",
+                       label="Pareto front")
+            draw_families(panel, grid["variants"], x, y)
+            panel.grid(linewidth=0.3)
+            if not falling:
+                panel.set_ylabel(y_label)
+            if y_label == values[-1][0]:
+                panel.set_xlabel(x_label)
+    scenes = grid["dense"]["scenes"]
     for panel in panels[1]:
-        panel.axhline(dense, color="grey", linewidth=0.8, linestyle="--", label="dense")
-    panels[1][0].legend(fontsize=7)
-    figure.tight_layout()
+        panel.axhline(100 * scenes["all_correct"], color="grey", linewidth=0.9, linestyle=":", label="dense")
+        panel.axhspan(*(100 * bound for bound in scenes["intervals"]["all_correct"]), color="grey", alpha=0.1, zorder=0,
+                      label="dense, 95 %")
+    figure.suptitle(f"{len(grid['prompts'])} prompts, {grid['num_steps']} steps; points of a line keep 5, 10, 20, 30, 50 %",
+                    fontsize=10)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    handles, labels = panels[1][0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=7.5, ncol=7, loc="lower center")
     figure.savefig(out, dpi=80)
 
 
 def main() -> None:
     if len(sys.argv) < 4 or sys.argv[1] not in ("attention", "error", "pareto"):
         sys.exit(__doc__)
-    data = json.loads(Path(sys.argv[2]).read_text())
     if sys.argv[1] == "pareto":
         if len(sys.argv) != 5:
             sys.exit(__doc__)
-        plot_pareto(data, json.loads(Path(sys.argv[4]).read_text()), sys.argv[3])
+        folder, steps = Path(sys.argv[2]), sys.argv[3]
+        grid, work, times = (json.loads((folder / f"{part}-{steps}.json").read_text()) for part in ("grid", "work", "times"))
+        plot_pareto(grid, work, times, sys.argv[4])
         return
+    data = json.loads(Path(sys.argv[2]).read_text())
     wanted = sys.argv[4:] or [variant["name"] for variant in data["variants"]]
     chosen = [variant for variant in data["variants"] if variant["name"] in wanted]
     if not chosen:
