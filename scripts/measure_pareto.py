@@ -5,9 +5,10 @@ measure_pareto.py OUT              runs everything, merges it and prints the tab
 measure_pareto.py OUT --table      merges and prints what an earlier run left in OUT, also one that was stopped
 
 Families of settings (what is sparse, how caches are joined, which steps are full or skipped) at several kept shares of
-columns and features; the suite's prompts, dense and with every setting. Three parts, each a pool of `chipmunk compare`
-on slices of the prompts:
+columns and features; the suite's prompts, dense and with every setting. Each part is a pool of `chipmunk compare` on
+slices of the prompts:
   times     a process a GPU, alone there: denoising times
+  cputimes  the same on the CPU with --cpu-timed, on cores of its own while the grid is measured
   work      a few prompts with everything recorded: shares of multiply-adds
   grid      all prompts, several processes a GPU: PSNR, SSIM, scores
 OUT gets PART-STEPS.json each, for scripts/plot_comparison.py, and settings/ and items/ with what they are made of.
@@ -19,9 +20,11 @@ import argparse
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +32,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from merge_comparisons import merge  # noqa: E402
 
-PARTS = ("times", "work", "grid")
 SHARES = ("0.05", "0.1", "0.2", "0.3", "0.5")
 PRESETS = ("demo", "demo-caching", "flux", "flux-caching")
 # The preset demo's, and with fewer and more full steps.
@@ -98,10 +100,13 @@ def slices(part: str, steps: int, prompts: int, count: int) -> list[Item]:
 
 
 class Pool:
-    """Runs items, several at a time, until the deadline."""
+    """Runs items, several at a time, until the deadline. Worker i has the GPU i, modulo their number, or the CPU."""
 
-    def __init__(self, options: argparse.Namespace, sources: dict[int, list[str]], start: float):
-        self.options, self.sources, self.start = options, sources, start
+    def __init__(self, options: argparse.Namespace, start: float, on_cpu: bool, threads: int, cores: list[list[int]]):
+        self.options, self.start, self.on_cpu, self.threads = options, start, on_cpu, threads
+        self.cores = cores  # of each worker, or one list for all; empty: any
+        self.sources = {steps: write_settings(options.out, steps, options.settings) for steps in options.steps}
+        self.good = True
 
     def elapsed(self) -> float:
         return time.monotonic() - self.start
@@ -109,23 +114,28 @@ class Pool:
     def launch(self, item: Item, worker: int) -> subprocess.Popen:
         folder = item.folder(self.options.out)
         folder.mkdir(parents=True, exist_ok=True)
-        command = [self.options.program, "compare", "--suite", "scenes", "--skip", str(item.first), "--limit"]
+        cores = self.cores[worker % len(self.cores)] if self.cores else []
+        command = ["taskset", "-c", ",".join(map(str, cores))] if cores and shutil.which("taskset") else []
+        command += [self.options.program, "compare", "--suite", "scenes", "--skip", str(item.first), "--limit"]
         command += [str(item.count), "--steps", str(item.steps), "--no-pictures", "--quiet", "-o", str(folder)]
-        command += ["--threads", str(self.options.threads), *(["-m", self.options.model] if self.options.model else [])]
+        command += ["--threads", str(self.threads), "--device", "cpu" if self.on_cpu else "cuda"]
+        if self.options.model:
+            command += ["-m", self.options.model]
         if item.part != "work":
             command.append("--no-record")
         for source in self.sources[item.steps]:
             command += ["--sparsity", source]
-        environment = dict(os.environ, OMP_WAIT_POLICY="passive", OMP_NUM_THREADS=str(self.options.threads))
-        command += ["--device", "cuda" if self.options.gpus > 0 else "cpu"]
-        if self.options.gpus > 0:
-            environment["CUDA_VISIBLE_DEVICES"] = str(worker % self.options.gpus)
+        environment = dict(os.environ, OMP_NUM_THREADS=str(self.threads))
+        if not self.on_cpu:
+            environment |= {"CUDA_VISIBLE_DEVICES": str(worker % self.options.gpus), "OMP_WAIT_POLICY": "passive"}
         with open(folder / "log.txt", "w") as log:
             return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
 
-    def run(self, title: str, items: list[Item], workers: int) -> bool:
-        """False if something failed or the deadline came."""
-        waiting, running, good, begin, last = list(items), {}, True, self.elapsed(), self.elapsed()
+    def run(self, title: str, items: list[Item], workers: int) -> None:
+        """self.good becomes false if something failed or the deadline came."""
+        if not items:
+            return
+        waiting, running, begin, last = list(items), {}, self.elapsed(), self.elapsed()
         done = failed = pictures = 0
         while waiting or running:
             if self.elapsed() > self.options.deadline:
@@ -133,7 +143,7 @@ class Pool:
                     process.terminate()
                 for process, _ in running.values():
                     process.wait()
-                good = False
+                self.good = False
                 break
             for worker in range(workers):
                 if worker in running and running[worker][0].poll() is not None:
@@ -156,7 +166,7 @@ class Pool:
         seconds = self.elapsed() - begin
         print(f"{self.elapsed():.0f} s: {title}: {done} of {len(items)} items, {failed} failed, {pictures} pictures in "
               f"{seconds:.1f} s, {pictures / seconds:.2f} a second with {workers} processes", flush=True)
-        return good and failed == 0
+        self.good = self.good and failed == 0
 
 
 def log_of(item: Item, out: Path) -> str:
@@ -182,10 +192,10 @@ def median_speedup(variant: dict) -> float:
     return statistics.median(picture["dense_denoise_ms"] / picture["denoise_ms"] for picture in variant["pictures"])
 
 
-def table(grid: dict, work: dict | None, times: dict | None) -> str:
-    """Markdown, a row a setting."""
+def table(grid: dict, work: dict | None, times: list[dict]) -> str:
+    """Markdown, a row a setting; times: of one device each."""
     works = {v["name"]: f"{100 * v['share_of_dense_work']:.1f} %" for v in work["variants"]} if work else {}
-    speed = {v["name"]: f"{median_speedup(v):.2f}x" for v in times["variants"]} if times else {}
+    speedups = [{v["name"]: f"{median_speedup(v):.2f}x" for v in data["variants"]} for data in times]
 
     def score(run: dict) -> str:
         scenes = run["scenes"]
@@ -194,17 +204,18 @@ def table(grid: dict, work: dict | None, times: dict | None) -> str:
         return f"{100 * scenes['all_correct']:.1f} % [{low:.1f}, {high:.1f}] | {parts}"
 
     lines = [f"{len(grid['prompts'])} prompts, {grid['num_steps']} steps, {grid['device']}"]
-    if times:
-        ms = statistics.median(picture["denoise_ms"] for picture in times["dense"]["pictures"])
-        lines[0] += f"; denoising takes {ms:.1f} ms dense, median of {len(times['prompts'])}"
-    lines += ["", "| settings | work | PSNR, dB | lowest | SSIM | all correct | shape | relation | denoising |",
-              "|---|---|---|---|---|---|---|---|---|",
-              f"| dense | 100 % | | | | {score(grid['dense'])} | 1x |"]
+    for data in times:
+        ms = sorted(picture["denoise_ms"] for picture in data["dense"]["pictures"])
+        lines[0] += f"; dense denoising on {data['device']}, {data['threads']} threads, median of {len(ms)}: "
+        lines[0] += f"{statistics.median(ms):.1f} ms [{ms[0]:.1f} .. {ms[-1]:.1f}]"
+    header = "| settings | work | PSNR, dB | lowest | SSIM | all correct | shape | relation |"
+    lines += ["", header + "".join(f" {data['device']} |" for data in times), "|---" * (8 + len(times)) + "|",
+              f"| dense | 100 % | | | | {score(grid['dense'])} |" + " 1x |" * len(times)]
     for v in grid["variants"]:
         psnr, name = v["psnr"], v["name"]
         deviation = f" ± {psnr['std']:.1f}" if psnr["std"] is not None else ""
         lines.append(f"| {name} | {works.get(name, '')} | {psnr['mean']:.1f}{deviation} | {psnr['min']:.1f} | "
-                     f"{v['ssim']['mean']:.3f} | {score(v)} | {speed.get(name, '')} |")
+                     f"{v['ssim']['mean']:.3f} | {score(v)} |" + "".join(f" {s.get(name, '')} |" for s in speedups))
     return "\n".join(lines) + "\n"
 
 
@@ -219,6 +230,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--slice", type=int, default=1, help="prompts of a process")
     parser.add_argument("--timed", type=int, default=6, help="prompts whose times are measured, 0 for none")
+    parser.add_argument("--cpu-timed", type=int, default=0, help="prompts whose times on the CPU are measured")
+    parser.add_argument("--cpu-threads", type=int, default=8)
+    parser.add_argument("--cpu-workers", type=int, default=3, help="measurements on the CPU at a time")
     parser.add_argument("--recorded", type=int, default=8, help="prompts whose work is measured, 0 for none")
     parser.add_argument("--steps", type=int, nargs="+", default=[28, 50], choices=[28, 50])
     parser.add_argument("--settings", default="", help="only settings whose name this regular expression finds")
@@ -229,18 +243,26 @@ def parse_options() -> argparse.Namespace:
 
 def measure(options: argparse.Namespace) -> bool:
     start = time.monotonic()
-    sources = {steps: write_settings(options.out, steps, options.settings) for steps in options.steps}
-    pool = Pool(options, sources, start)
     gpus = max(1, options.gpus)
-    timed, recorded, grid = [], [], []
+    timed, cpu_timed, recorded, grid = [], [], [], []
     for steps in options.steps:
         if options.timed > 0:
             timed += slices("times", steps, options.timed, -(-options.timed * len(options.steps) // gpus))
+        cpu_timed += slices("cputimes", steps, options.cpu_timed, 1)
         recorded += slices("work", steps, options.recorded, options.slice)
         grid += slices("grid", steps, options.prompts, options.slice)
-    good = pool.run("times", timed, gpus)
-    workers = gpus * options.processes
-    return pool.run("work and grid", recorded + grid, workers) and good
+    Pool(options, start, options.gpus == 0, options.threads, []).run("times", timed, gpus)
+    cores = sorted(os.sched_getaffinity(0))
+    per_worker = min(options.cpu_threads, len(cores) // 2 // options.cpu_workers)
+    own = [cores[len(cores) - (i + 1) * per_worker :][:per_worker] for i in range(options.cpu_workers)]
+    rest = [cores[: len(cores) - options.cpu_workers * per_worker]] if cpu_timed else []
+    cpu_pool = Pool(options, start, True, per_worker, own)
+    cpu_thread = threading.Thread(target=cpu_pool.run, args=("cputimes", cpu_timed, options.cpu_workers))
+    cpu_thread.start()
+    pool = Pool(options, start, options.gpus == 0, options.threads, rest)
+    pool.run("work and grid", recorded + grid, gpus * options.processes)
+    cpu_thread.join()
+    return pool.good and cpu_pool.good
 
 
 def main() -> None:
@@ -250,7 +272,8 @@ def main() -> None:
     for name, data in merged.items():
         part, _, steps = name.partition("-")
         if part == "grid":
-            print(table(data, merged.get(f"work-{steps}"), merged.get(f"times-{steps}")))
+            times = [merged[key] for key in (f"times-{steps}", f"cputimes-{steps}") if key in merged]
+            print(table(data, merged.get(f"work-{steps}"), times))
     sys.exit(0 if good else 1)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Joins what several `chipmunk compare --skip N` measured on slices of the same prompts, as if one run had had them all.
+"""Joins what several `chipmunk compare --skip N` measured on slices of the same prompts, as if it had been one run.
 
 merge_comparisons.py OUT.json COMPARE_JSON...
 
@@ -16,7 +16,7 @@ import statistics
 import sys
 from pathlib import Path
 
-COMMON = ("model", "device", "width", "height", "num_steps", "guidance", "seed", "recorded", "suite")
+COMMON = ("model", "device", "threads", "width", "height", "num_steps", "guidance", "seed", "recorded", "suite")
 SCORES = ("object", "colour", "shape", "relation", "all_correct")
 SHARES = ("share_of_dense_work", "attention_kept", "mlp_kept")
 Z = 1.959964  # 95 % of a normal distribution

@@ -29,7 +29,7 @@ def comparison(first: int, psnr: list[float | None], all_correct: list[bool], re
     variant = {"name": "demo", "source": "demo", "settings": "attn: {}", "denoise_ms": 50.0 * len(psnr),
                "pictures": pictures, "share_of_dense_work": 0.1 * len(psnr), "attention_kept": 0.5, "mlp_kept": None,
                "scenes": scores(all_correct, relations)}
-    return {"version": "1", "model": "m", "device": "cpu", "width": 32, "height": 32, "num_steps": 4, "guidance": 3.5,
+    return {"version": "1", "model": "m", "device": "cpu", "threads": 1, "width": 32, "height": 32, "num_steps": 4, "guidance": 3.5,
             "seed": 0, "recorded": True, "suite": "scenes", "first_picture": first,
             "prompts": [f"prompt {first + i}" for i in range(len(psnr))], "dense": dense, "variants": [variant]}
 
@@ -47,7 +47,8 @@ def run(parts: list[dict]) -> tuple[subprocess.CompletedProcess, dict | None]:
 
 class MergeComparisons(unittest.TestCase):
     def test_slices_in_any_order(self):
-        result, merged = run([comparison(2, [40.0], [True], (0, 0)), comparison(0, [30.0, None], [True, False], (1, 2))])
+        later = comparison(2, [40.0], [True], (0, 0))
+        result, merged = run([later, comparison(0, [30.0, None], [True, False], (1, 2))])
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual(merged["prompts"], ["prompt 0", "prompt 1", "prompt 2"])
         variant = merged["variants"][0]

@@ -69,7 +69,8 @@ def draw_families(panel: plt.Axes, variants: list[dict], x, y) -> None:
             families.setdefault(family, []).append(variant)
             continue
         panel.plot(x(variant), y(variant), "k*", markersize=9, zorder=4)
-        panel.annotate(variant["name"], (x(variant), y(variant)), textcoords="offset points", xytext=(5, -9), fontsize=7)
+        place = (x(variant), y(variant))
+        panel.annotate(variant["name"], place, textcoords="offset points", xytext=(5, -9), fontsize=7)
     for family, members in sorted(families.items(), reverse=True):
         base = family.removesuffix("-merge").removesuffix("-difference")
         dashed = family.endswith("-difference")
@@ -79,19 +80,22 @@ def draw_families(panel: plt.Axes, variants: list[dict], x, y) -> None:
                    markerfacecolor="white" if dashed else None, label=family)
 
 
-def plot_pareto(grid: dict, work: dict, times: dict, out: str) -> None:
-    """PSNR and correct pictures over the share of multiply-adds, from a recorded run, and over the speed-up."""
+def plot_pareto(grid: dict, work: dict, times: list[dict], out: str) -> None:
+    """PSNR and correct pictures over the share of multiply-adds, of a recorded run, and over each device's speed-up."""
     shares = {variant["name"]: 100 * variant["share_of_dense_work"] for variant in work["variants"]}
-    speedups = {variant["name"]: median_speedup(variant) for variant in times["variants"]}
-    figure, panels = plt.subplots(2, 2, figsize=(11, 8.4), sharey="row", sharex="col")
+    columns = 1 + len(times)
+    figure, panels = plt.subplots(2, columns, figsize=(5.5 * columns, 8.4), sharey="row", sharex="col", squeeze=False)
     values = [
         ("PSNR to dense, dB", lambda v: v["psnr"]["mean"]),
         ("pictures all correct, %", lambda v: 100 * v["scenes"]["all_correct"]),
     ]
     axes = [
         ("multiply-adds of attention and MLPs, % of dense", lambda v: shares[v["name"]], False),
-        (f"denoising on {times['device']}, times as fast as dense", lambda v: speedups[v["name"]], True),
     ]
+    for data in times:
+        speedups = {variant["name"]: median_speedup(variant) for variant in data["variants"]}
+        label = "GPU" if data["device"].startswith("cuda") else "CPU"
+        axes.append((f"denoising on the {label}, times as fast as dense", lambda v, s=speedups: s[v["name"]], True))
     for row, (y_label, y) in zip(panels, values):
         for panel, (x_label, x, falling) in zip(row, axes):
             best = front([(x(v), y(v)) for v in grid["variants"]], falling)
@@ -108,8 +112,8 @@ def plot_pareto(grid: dict, work: dict, times: dict, out: str) -> None:
         panel.axhline(100 * scenes["all_correct"], color="grey", linewidth=0.9, linestyle=":", label="dense")
         panel.axhspan(*(100 * bound for bound in scenes["intervals"]["all_correct"]), color="grey", alpha=0.1, zorder=0,
                       label="dense, 95 %")
-    figure.suptitle(f"{len(grid['prompts'])} prompts, {grid['num_steps']} steps; points of a line keep 5, 10, 20, 30, 50 %",
-                    fontsize=10)
+    title = f"{len(grid['prompts'])} prompts, {grid['num_steps']} steps; points of a line keep 5, 10, 20, 30, 50 %"
+    figure.suptitle(title, fontsize=10)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     handles, labels = panels[1][0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=7.5, ncol=7, loc="lower center")
@@ -123,7 +127,9 @@ def main() -> None:
         if len(sys.argv) != 5:
             sys.exit(__doc__)
         folder, steps = Path(sys.argv[2]), sys.argv[3]
-        grid, work, times = (json.loads((folder / f"{part}-{steps}.json").read_text()) for part in ("grid", "work", "times"))
+        grid, work = (json.loads((folder / f"{part}-{steps}.json").read_text()) for part in ("grid", "work"))
+        files = [folder / f"{part}-{steps}.json" for part in ("times", "cputimes")]
+        times = [json.loads(file.read_text()) for file in files if file.exists()]
         plot_pareto(grid, work, times, sys.argv[4])
         return
     data = json.loads(Path(sys.argv[2]).read_text())
