@@ -29,8 +29,8 @@ def comparison(first: int, psnr: list[float | None], all_correct: list[bool], re
     variant = {"name": "demo", "source": "demo", "settings": "attn: {}", "denoise_ms": 50.0 * len(psnr),
                "pictures": pictures, "share_of_dense_work": 0.1 * len(psnr), "attention_kept": 0.5, "mlp_kept": None,
                "scenes": scores(all_correct, relations)}
-    return {"version": "1", "model": "m", "device": "cpu", "threads": 1, "width": 32, "height": 32, "num_steps": 4, "guidance": 3.5,
-            "seed": 0, "recorded": True, "suite": "scenes", "first_picture": first,
+    return {"version": "1", "model": "m", "device": "cpu", "threads": 1, "width": 32, "height": 32, "num_steps": 4,
+            "guidance": 3.5, "seed": 0, "recorded": True, "suite": "scenes", "first_picture": first,
             "prompts": [f"prompt {first + i}" for i in range(len(psnr))], "dense": dense, "variants": [variant]}
 
 

@@ -9,6 +9,7 @@ plot_comparison.py pareto FOLDER STEPS OUT.png                loss over work and
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from pathlib import Path
 
@@ -40,15 +41,18 @@ def plot_attention(data: dict, variant: dict, out: str) -> None:
 def plot_error(variants: list[dict], out: str) -> None:
     figure, axes = plt.subplots(figsize=(6.5, 3.6))
     for variant in variants:
-        axes.plot([step["latent_error"] for step in variant["steps"]], label=variant["name"])
+        steps = zip(*(picture["latent_error"] for picture in variant["pictures"]))
+        axes.plot([statistics.fmean(errors) for errors in steps], label=variant["name"])
     axes.set(xlabel="step", ylabel="relative error of the latents", yscale="log")
     axes.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(out, dpi=80)
 
 
-COLOURS = {"attention": "tab:blue", "mlp": "tab:green", "both": "tab:red", "list": "tab:purple", "adaptive": "tab:orange",
-           "few-full": "tab:brown", "many-full": "tab:pink"}
+COLOURS = {
+    "attention": "tab:blue", "mlp": "tab:green", "both": "tab:red", "list": "tab:purple", "adaptive": "tab:orange",
+    "few-full": "tab:brown", "many-full": "tab:pink",
+}
 
 
 def front(points: list[tuple[float, float]], falling: bool) -> list[tuple[float, float]]:
