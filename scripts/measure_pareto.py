@@ -251,6 +251,8 @@ def measure(options: argparse.Namespace) -> bool:
         cpu_timed += slices("cputimes", steps, options.cpu_timed, 1)
         recorded += slices("work", steps, options.recorded, options.slice)
         grid += slices("grid", steps, options.prompts, options.slice)
+    # A run that the deadline cuts has both: more prompts at fewer steps.
+    grid.sort(key=lambda item: item.first * item.steps)
     Pool(options, start, options.gpus == 0, options.threads, []).run("times", timed, gpus)
     cores = sorted(os.sched_getaffinity(0))
     per_worker = min(options.cpu_threads, len(cores) // 2 // options.cpu_workers)
