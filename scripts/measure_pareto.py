@@ -219,6 +219,18 @@ def table(grid: dict, work: dict | None, times: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def overview(grid: dict, work: dict | None) -> str:
+    """Markdown, a row a family and a column a share: work and PSNR."""
+    works = {v["name"]: f"{100 * v['share_of_dense_work']:.1f} %: " for v in work["variants"]} if work else {}
+    cells = {v["name"]: f"{works.get(v['name'], '')}{v['psnr']['mean']:.1f}" for v in grid["variants"]}
+    lines = ["| kept | " + " | ".join(f"{100 * float(share):.0f} %" for share in SHARES) + " |", "|---" * 6 + "|"]
+    for family in families(grid["num_steps"]):
+        row = [cells.get(f"{family}-{share}", "") for share in SHARES]
+        if any(row):
+            lines.append(f"| {family} | " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
@@ -276,6 +288,7 @@ def main() -> None:
         if part == "grid":
             times = [merged[key] for key in (f"times-{steps}", f"cputimes-{steps}") if key in merged]
             print(table(data, merged.get(f"work-{steps}"), times))
+            print(overview(data, merged.get(f"work-{steps}")))
     sys.exit(0 if good else 1)
 
 
