@@ -63,6 +63,7 @@ def families(steps: int) -> dict[str, tuple]:
         made[f"adaptive-{combine}"] = (True, True, combine, FULL_STEPS, ADAPTIVE)
     made["few-full"] = (True, True, "merge", FEW_FULL_STEPS, "")
     made["many-full"] = (True, True, "merge", MANY_FULL_STEPS[steps], "")
+    made["many-adaptive"] = (True, True, "merge", MANY_FULL_STEPS[steps], ADAPTIVE)
     return made
 
 

@@ -51,7 +51,7 @@ def plot_error(variants: list[dict], out: str) -> None:
 
 COLOURS = {
     "attention": "tab:blue", "mlp": "tab:green", "both": "tab:red", "list": "tab:purple", "adaptive": "tab:orange",
-    "few-full": "tab:brown", "many-full": "tab:pink",
+    "few-full": "tab:brown", "many-full": "tab:pink", "many-adaptive": "tab:cyan",
 }
 
 
