@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures what the sparse method costs and saves on the demo model: everything that docs/method.md reports. About 70
+# Measures what the sparse method costs and saves on the demo model; of docs/method.md, the part on attention. About 70
 # minutes on two CPU cores; each part leaves its tables, compare.json, report.html and pictures in a folder of OUT.
 #   scripts/measure_method.sh OUT [PART...]     parts: variants all long attention times; default: all of them
 # The program is build-release/bin/chipmunk, or $CHIPMUNK. Many settings at once, on GPUs: measure_pareto.py.
@@ -20,9 +20,9 @@ mkdir -p "$out/settings"
 settings() {
   cat >"$out/settings/$1.yml" <<YAML
 patchify: {is_enabled: true}
-attn: {is_enabled: $3, should_compress_indices: false, random_keys: 0.0, top_keys: 0.07, recompute_mask: true,
+attn: {is_enabled: $3, should_compress_indices: false, random_keys: 0.0, top_keys: 0.05, recompute_mask: true,
        full_step_schedule: [0, 1, 2, 3, 4, 5, 6, 15], first_n_dense_layers: 0, combine: $2}
-mlp: {is_enabled: $4, top_keys: 0.1, random_keys: 0.0, full_step_schedule: [0, 1, 2, 3, 4, 5, 6, 15],
+mlp: {is_enabled: $4, top_keys: 0.05, random_keys: 0.0, full_step_schedule: [0, 1, 2, 3, 4, 5, 6, 15],
       first_n_dense_layers: 0}
 ${5:+step_caching: $5}
 YAML

@@ -8,7 +8,7 @@ Families of settings (what is sparse, how caches are joined, which steps are ful
 columns and features; the suite's prompts, dense and with every setting. Each part is a pool of `chipmunk compare` on
 slices of the prompts:
   times     a process a GPU, alone there: denoising times
-  cputimes  the same on the CPU with --cpu-timed, on cores of its own while the grid is measured
+  cputimes  with --cpu-timed, the same on the CPU, one process alone
   work      a few prompts with everything recorded: shares of multiply-adds
   grid      all prompts, several processes a GPU: PSNR, SSIM, scores
 OUT gets PART-STEPS.json each, for scripts/plot_comparison.py, and settings/ and items/ with what they are made of.
@@ -20,11 +20,9 @@ import argparse
 import json
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +101,8 @@ def slices(part: str, steps: int, prompts: int, count: int) -> list[Item]:
 class Pool:
     """Runs items, several at a time, until the deadline. Worker i has the GPU i, modulo their number, or the CPU."""
 
-    def __init__(self, options: argparse.Namespace, start: float, on_cpu: bool, threads: int, cores: list[list[int]]):
+    def __init__(self, options: argparse.Namespace, start: float, on_cpu: bool, threads: int):
         self.options, self.start, self.on_cpu, self.threads = options, start, on_cpu, threads
-        self.cores = cores  # of each worker, or one list for all; empty: any
         self.sources = {steps: write_settings(options.out, steps, options.settings) for steps in options.steps}
         self.good = True
 
@@ -115,9 +112,7 @@ class Pool:
     def launch(self, item: Item, worker: int) -> subprocess.Popen:
         folder = item.folder(self.options.out)
         folder.mkdir(parents=True, exist_ok=True)
-        cores = self.cores[worker % len(self.cores)] if self.cores else []
-        command = ["taskset", "-c", ",".join(map(str, cores))] if cores and shutil.which("taskset") else []
-        command += [self.options.program, "compare", "--suite", "scenes", "--skip", str(item.first), "--limit"]
+        command = [self.options.program, "compare", "--suite", "scenes", "--skip", str(item.first), "--limit"]
         command += [str(item.count), "--steps", str(item.steps), "--no-pictures", "--quiet", "-o", str(folder)]
         command += ["--threads", str(self.threads), "--device", "cpu" if self.on_cpu else "cuda"]
         if self.options.model:
@@ -245,7 +240,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--timed", type=int, default=6, help="prompts whose times are measured, 0 for none")
     parser.add_argument("--cpu-timed", type=int, default=0, help="prompts whose times on the CPU are measured")
     parser.add_argument("--cpu-threads", type=int, default=8)
-    parser.add_argument("--cpu-workers", type=int, default=3, help="measurements on the CPU at a time")
     parser.add_argument("--recorded", type=int, default=8, help="prompts whose work is measured, 0 for none")
     parser.add_argument("--steps", type=int, nargs="+", default=[28, 50], choices=[28, 50])
     parser.add_argument("--settings", default="", help="only settings whose name this regular expression finds")
@@ -266,17 +260,11 @@ def measure(options: argparse.Namespace) -> bool:
         grid += slices("grid", steps, options.prompts, options.slice)
     # A run that the deadline cuts has both: more prompts at fewer steps.
     grid.sort(key=lambda item: item.first * item.steps)
-    Pool(options, start, options.gpus == 0, options.threads, []).run("times", timed, gpus)
-    cores = sorted(os.sched_getaffinity(0))
-    per_worker = min(options.cpu_threads, len(cores) // 2 // options.cpu_workers)
-    own = [cores[len(cores) - (i + 1) * per_worker :][:per_worker] for i in range(options.cpu_workers)]
-    rest = [cores[: len(cores) - options.cpu_workers * per_worker]] if cpu_timed else []
-    cpu_pool = Pool(options, start, True, per_worker, own)
-    cpu_thread = threading.Thread(target=cpu_pool.run, args=("cputimes", cpu_timed, options.cpu_workers))
-    cpu_thread.start()
-    pool = Pool(options, start, options.gpus == 0, options.threads, rest)
+    pool = Pool(options, start, options.gpus == 0, options.threads)
+    pool.run("times", timed, gpus)
+    cpu_pool = Pool(options, start, True, options.cpu_threads)
+    cpu_pool.run("cputimes", cpu_timed, 1)
     pool.run("work and grid", recorded + grid, gpus * options.processes)
-    cpu_thread.join()
     return pool.good and cpu_pool.good
 
 

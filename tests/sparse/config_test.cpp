@@ -157,8 +157,21 @@ TEST(SparsityConfig, Presets) {
     EXPECT_EQ(config.step_caching.skip_step_schedule.size(), 25u);
     EXPECT_EQ(SparsityConfig::load_or_preset(name), config);
   }
-  EXPECT_LE(SparsityConfig::preset("demo").attn.first_n_dense_layers, 1);
-  EXPECT_LE(SparsityConfig::preset("demo").mlp.first_n_dense_layers, 1);
+  // Chosen from docs/method.md's grid: the point both-merge-0.05.
+  const SparsityConfig demo = SparsityConfig::preset("demo");
+  EXPECT_EQ(demo.attn.first_n_dense_layers, 0);
+  EXPECT_EQ(demo.mlp.first_n_dense_layers, 0);
+  EXPECT_EQ(demo.attn.top_keys, 0.05);
+  EXPECT_EQ(demo.mlp.top_keys, 0.05);
+  EXPECT_EQ(demo.mlp.random_keys, 0.0);
+  EXPECT_EQ(demo.attn.combine, AttentionCombine::kMerge);
+  EXPECT_EQ(demo.attn.full_step_schedule, (std::vector<int>{0, 1, 2, 3, 4, 5, 6, 15}));
+  EXPECT_EQ(demo.mlp.full_step_schedule, demo.attn.full_step_schedule);
+  // The method's own figures for FLUX.1-dev.
+  const SparsityConfig flux = SparsityConfig::preset("flux");
+  EXPECT_EQ(flux.attn.top_keys, 0.165);
+  EXPECT_EQ(flux.mlp.top_keys, 0.3);
+  EXPECT_EQ(flux.mlp.random_keys, 0.05);
   EXPECT_EQ(SparsityConfig::preset("hunyuan").attn.random_keys, 0.01);
   expect_error(ErrorCode::kInvalidArgument, {"fluxx", "nearest one is flux"}, [] { SparsityConfig::preset("fluxx"); });
   expect_error(ErrorCode::kInvalidArgument, {"-caching"}, [] { SparsityConfig::preset("-caching"); });
