@@ -79,11 +79,10 @@ constexpr int kWidth = kWhole ? kPack : 1;
 template <bool kWhole>
 __device__ void load_keys(const FeatureArguments& a, const RowSlice<StoredKeys>& slice, const MeanRows& rows) {
   constexpr int kCount = kWidth<kWhole>;
-  float* __restrict__ drifts = rows.drift;
   for (int64_t r = 0; r < rows.count; ++r) {
-    const bf16* __restrict__ now = rows.now + r * a.columns;
-    const float* __restrict__ cached = rows.cached + r * a.columns;
-#pragma unroll 4
+    const bf16* now = rows.now + r * a.columns;
+    const float* cached = rows.cached + r * a.columns;
+#pragma unroll 2
     for (int i = static_cast<int>(threadIdx.x) * kCount; i < slice.columns; i += kThreads * kCount) {
       const Vec<bf16, kCount> means = load_vec<bf16, kCount>(now + i);
       const Vec<float, kCount> before = load_vec<float, kCount>(cached + i);
@@ -93,7 +92,7 @@ __device__ void load_keys(const FeatureArguments& a, const RowSlice<StoredKeys>&
         if (r > 0) drift += __uint_as_float(slice.keys[i + k]);
         const bool last = r == rows.count - 1;
         slice.keys[i + k] = last ? order_key(drift) : __float_as_uint(drift);
-        if (last && drifts != nullptr) drifts[i + k] = drift;
+        if (last && rows.drift != nullptr) rows.drift[i + k] = drift;
       }
     }
   }
@@ -105,9 +104,9 @@ __device__ void renew_means(const FeatureArguments& a, const RowSlice<StoredKeys
                             bool all) {
   constexpr int kCount = kWidth<kWhole>;
   for (int64_t r = 0; r < rows.count; ++r) {
-    const bf16* __restrict__ now = rows.now + r * a.columns;
-    float* __restrict__ cached = rows.cached + r * a.columns;
-#pragma unroll 4
+    const bf16* now = rows.now + r * a.columns;
+    float* cached = rows.cached + r * a.columns;
+#pragma unroll 2
     for (int i = static_cast<int>(threadIdx.x) * kCount; i < slice.columns; i += kThreads * kCount) {
       const Vec<bf16, kCount> means = load_vec<bf16, kCount>(now + i);
       const uint32_t kept = all ? ~0u : slice.words[i / kWordBits] >> i % kWordBits;
