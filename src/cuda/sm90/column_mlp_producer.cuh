@@ -1,0 +1,178 @@
+#pragma once
+
+#include "cuda/sm90/column_mlp_tiles.cuh"
+
+/// What brings operands of the sparse MLP's two kernels to those who compute (docs/kernels/column_mlp.md): the ring of
+/// stages in shared memory, and the warpgroup that fills it.
+namespace chipmunk::cuda::sm90::mlp {
+
+constexpr int kStages = 4;
+constexpr int kConsumers = 2;  // warpgroups
+constexpr int kThreads = (kConsumers + 1) * 128;
+constexpr int kProducerThreads = 128;
+constexpr int kProducerRegisters = 72, kConsumerRegisters = 216;
+
+/// What a stage holds: the gathered operand and the one that comes in boxes.
+constexpr int kGatheredBytes = kTileWidth * kDepth * 2, kBoxedBytes = kTokens * kDepth * 2;
+constexpr int kStageBytes = kGatheredBytes + kBoxedBytes;
+constexpr int kBarriersOffset = kStages * kStageBytes;
+constexpr size_t kSharedBytes = kBarriersOffset + 2 * kStages * 8 + kSwizzlePattern;
+
+/// Shared memory, and a pair of barriers for each stage: full when it is there, empty when both warpgroups are done.
+struct Pipeline {
+  uint32_t base;
+
+  __device__ explicit Pipeline(const void* shared)
+      : base((shared_address(shared) + kSwizzlePattern - 1) / kSwizzlePattern * kSwizzlePattern) {}
+  __device__ uint32_t gathered(int stage) const { return base + stage * kStageBytes; }
+  __device__ uint32_t boxed(int stage) const { return gathered(stage) + kGatheredBytes; }
+  __device__ uint32_t full(int stage) const { return base + kBarriersOffset + stage * 8; }
+  __device__ uint32_t empty(int stage) const { return full(stage) + kStages * 8; }
+
+  __device__ void init() const {
+    for (int stage = 0; stage < kStages; ++stage) {
+      // Every thread that gathers, and the one that asks for boxes.
+      init_barrier(full(stage), kProducerThreads + 1);
+      init_barrier(empty(stage), kConsumers * 4);
+    }
+    fence_barrier_init();
+  }
+};
+using Position = RingPosition<kStages>;
+
+/// Has the lines of the activations that a tile renews come to L2 while it is computed.
+__device__ inline void prefetch_activations(const Arguments& a, const RenewTiles& tile, int thread) {
+  constexpr int kLine = 64;  // elements
+  const int batch = a.batch(tile.block), first_row = a.first_row(tile.block);
+  for (int i = thread; i < tile.places * (kTokens / kLine); i += kProducerThreads) {
+    const int feature = a.feature(tile.block, tile.count, tile.first_place + i / 2), row = first_row + i % 2 * kLine;
+    if (row < a.rows) prefetch(a.activations + batch * a.activation_batch_stride + feature * a.activation_stride + row);
+  }
+}
+
+/// Brings tiles of x and the kept rows of the first weight.
+__device__ inline void bring_renew(const Arguments& a, const Pipeline& pipeline) {
+  using Gathered = SharedMatrix<kTileWidth, kDepth>;
+  constexpr int kChunks = kDepth / 8, kRowsAtOnce = kProducerThreads / kChunks, kCopies = kTileWidth / kRowsAtOnce;
+  const int thread = static_cast<int>(threadIdx.x), row = thread / kChunks, chunk = thread % kChunks;
+  static_assert(kRowsAtOnce % 8 == 0);  // so that all of a thread's rows lie alike in the swizzle
+  const uint32_t offset = Gathered{0}.chunk(row, chunk);
+  Position at;
+  RenewTiles tiles(a);
+  while (tiles.next()) {
+    uint32_t rows[kCopies];
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      // Places past the list's end take its last feature; nobody looks at the result.
+      const int place = min(tiles.first_place + row + i * kRowsAtOnce, tiles.count - 1);
+      rows[i] = static_cast<uint32_t>(a.feature(tiles.block, tiles.count, place)) * a.weight_row_bytes + chunk * 16;
+    }
+    // Whole products of 64 features.
+    const int copies = (tiles.places + 63) / 64 * (64 / kRowsAtOnce);
+    const int batch = a.batch(tiles.block), first_row = a.first_row(tiles.block);
+    const char* weight = reinterpret_cast<const char*>(a.weight);
+#pragma unroll 1
+    for (int step = 0; step < a.steps; ++step) {
+      wait(pipeline.empty(at.slot), at.parity ^ 1);
+      const uint32_t full = pipeline.full(at.slot);
+      if (thread == 0) {
+        arrive_expecting(full, kBoxedBytes);
+        copy_box(pipeline.boxed(at.slot), &a.boxed, full, step * kDepth, first_row, 0, batch);
+      }
+      const uint32_t to = pipeline.gathered(at.slot) + offset;
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) {
+        if (i < copies) copy_16(to + i * kRowsAtOnce * kSwizzleRow, weight + rows[i]);
+      }
+      arrive_after_copies(full);
+      // Once all stages are under way.
+      if (step == kStages) prefetch_activations(a, tiles, thread);
+      weight += kDepth * 2;
+      at.advance();
+    }
+  }
+}
+
+/// Has the lines of the output that a tile is added to come to L2 while it is computed.
+template <int kWidth>
+__device__ void prefetch_out(const Arguments& a, const AddTiles& tile) {
+  constexpr int kLine = 64, kLines = kWidth / kLine;  // elements; of a row
+  const int batch = a.batch(tile.block), first_row = a.first_row(tile.block);
+  for (int i = static_cast<int>(threadIdx.x); i < kTokens * kLines; i += kProducerThreads) {
+    const int row = first_row + i / kLines;
+    if (row < a.rows) {
+      prefetch(a.out.data + batch * a.out.strides.batch + row * a.out.strides.token + tile.first_channel +
+               i % kLines * kLine);
+    }
+  }
+}
+
+/// Brings a tile of the differences and the kept rows of the second weight, kWidth channels of them.
+template <int kWidth>
+__device__ void bring_add_tile(const Arguments& a, const Pipeline& pipeline, const AddTiles& tile, Position& at) {
+  using Gathered = SharedMatrix<kDepth, kWidth>;
+  // A warp brings kRows rows at once.
+  constexpr int kChunks = kWidth / 8, kRows = 32 / kChunks, kRowsAtOnce = 4 * kRows, kCopies = kDepth / kRowsAtOnce;
+  static_assert(kProducerThreads == 4 * 32 && (2 * kRowsAtOnce) % 8 == 0);
+  const int warp = warp_index(), lane = lane_index(), chunk = lane % kChunks, first_row = warp * kRows;
+  // Rows repeat in the swizzle after eight.
+  const uint32_t offsets[2] = {Gathered{0}.chunk(first_row + lane / kChunks, chunk),
+                               Gathered{0}.chunk(first_row + lane / kChunks + kRowsAtOnce, chunk)};
+  const char* weight = reinterpret_cast<const char*>(a.weight) + (tile.first_channel + chunk * 8) * int64_t{2};
+  // A lane asks for the feature of one of the warp's rows; -1 behind the end. Long before: what it asks for comes back
+  // behind all the copies that are under way.
+  constexpr int kAhead = kStages;
+  const auto ask = [&](int step) {
+    const int place = step * kDepth + first_row + lane % kRows + lane / kRows * kRowsAtOnce;
+    return lane < kCopies * kRows && place < tile.count ? a.feature(tile.block, tile.count, place) : -1;
+  };
+  int features[kAhead];
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) features[i] = ask(i);
+  const auto bring = [&](int step, int feature) {
+    wait(pipeline.empty(at.slot), at.parity ^ 1);
+    const uint32_t full = pipeline.full(at.slot);
+    if (threadIdx.x == 0) {
+      arrive_expecting(full, kBoxedBytes);
+#pragma unroll
+      for (int half = 0; half < kTokens / kRowElements; ++half) {
+        copy_box(pipeline.boxed(at.slot) + half * kDepth * kSwizzleRow, &a.boxed, full, half * kRowElements,
+                 step * kDepth, 0, tile.block);
+      }
+    }
+    const uint32_t to = pipeline.gathered(at.slot);
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      const int row = __shfl_sync(0xffffffffu, feature, i * kRows + lane / kChunks);
+      copy_16(to + offsets[i % 2] + i / 2 * (2 * kRowsAtOnce * kSwizzleRow),
+              weight + static_cast<uint64_t>(static_cast<uint32_t>(max(row, 0))) * a.weight_row_bytes, row >= 0);
+    }
+    arrive_after_copies(full);
+    at.advance();
+  };
+#pragma unroll 1
+  for (int first = 0; first < tile.steps; first += kAhead) {
+    // Once all stages are under way.
+    if (first == kStages) prefetch_out<kWidth>(a, tile);
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (first + i >= tile.steps) return;
+      bring(first + i, features[i]);
+      features[i] = ask(first + i + kAhead);
+    }
+  }
+}
+
+__device__ inline void bring_add(const Arguments& a, const Pipeline& pipeline) {
+  Position at;
+  AddTiles tiles(a);
+  while (tiles.next()) {
+    if (tiles.is_whole) {
+      bring_add_tile<kTileWidth>(a, pipeline, tiles, at);
+    } else {
+      bring_add_tile<kQuarterWidth>(a, pipeline, tiles, at);
+    }
+  }
+}
+
+}  // namespace chipmunk::cuda::sm90::mlp
