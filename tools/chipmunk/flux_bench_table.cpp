@@ -12,7 +12,7 @@ std::string rows_name(const LinearShape& shape) {
 
 /// What follows the matmul, and "fp8" in front where its operands are that.
 std::string linear_name(const LinearShape& shape) {
-  const std::string epilogue = epilogue_name(shape);
+  std::string epilogue = epilogue_name(shape);
   if (!shape.fp8) return epilogue;
   return epilogue.empty() ? "fp8" : "fp8 " + epilogue;
 }

@@ -65,20 +65,22 @@ struct Problem {
 
 LinearTimes time_linear(RandomTensors& random, const LinearShape& shape) {
   const Context& context = random.context();
-  const Problem first(random, shape, shape.rows);
-  const bool is_pair = shape.second_rows > 0;
-  const Problem second(random, shape, is_pair ? shape.second_rows : 1);
+  std::vector<Problem> problems;
+  std::vector<std::function<void()>> fastest;
+  for (const int64_t rows : {shape.rows, shape.second_rows}) {
+    if (rows > 0) problems.emplace_back(random, shape, rows);
+  }
+  for (const Problem& problem : problems) fastest.push_back(problem.fastest(context));
 
   constexpr int kRounds = 9;
   Stopwatch watch(context, kRounds);
   watch.add("ours", [&] {
-    if (is_pair) return ops::linear_pair_into(context, first.call, second.call);
-    ops::linear_into(context, first.call.x, first.call.layer, first.call.out, first.call.epilogue);
+    const ops::LinearCall& call = problems[0].call;
+    if (problems.size() > 1) return ops::linear_pair_into(context, call, problems[1].call);
+    ops::linear_into(context, call.x, call.layer, call.out, call.epilogue);
   });
-  watch.add("cublas", [&context, is_pair, one = first.fastest(context),
-                       other = is_pair ? second.fastest(context) : std::function<void()>()] {
-    one();
-    if (is_pair) other();
+  watch.add("cublas", [&] {
+    for (const std::function<void()>& run : fastest) run();
   });
   watch.run();
   return {watch.median("ours"), watch.median("cublas")};
