@@ -4,12 +4,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
-
-#ifdef __CUDACC__
-#define CHIPMUNK_HOST_DEVICE __host__ __device__
-#else
-#define CHIPMUNK_HOST_DEVICE
-#endif
+#include "core/host_device.h"
 
 /// How rows become f8_e4m3 with a factor a row: value = factor * e4m3. Every backend quantises to the same bits, and so
 /// do weights when they are loaded (docs/fp8.md).
@@ -46,5 +41,3 @@ void quantize_fp8_row(const void* row, DType dtype, int64_t begin, int64_t end, 
 void dequantize_fp8_row(const uint8_t* values, float factor, int64_t n, float* out);
 
 }  // namespace chipmunk
-
-#undef CHIPMUNK_HOST_DEVICE

@@ -4,11 +4,7 @@
 #include <array>
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define CHIPMUNK_HOST_DEVICE __host__ __device__
-#else
-#define CHIPMUNK_HOST_DEVICE
-#endif
+#include "core/host_device.h"
 
 /// How the Hopper kernel for linears divides its work; host code, but for where a piece lies (docs/kernels/linear.md).
 namespace chipmunk::cuda::sm90::linear {
@@ -116,5 +112,3 @@ inline double efficiency(const Plan& plan, const Sizes* problems, int count, int
 }
 
 }  // namespace chipmunk::cuda::sm90::linear
-
-#undef CHIPMUNK_HOST_DEVICE
