@@ -12,7 +12,7 @@
 namespace chipmunk::cuda {
 
 /// Waits until everything before this kernel in its stream is complete. A kernel launched by launch_overlapping calls
-/// it in every thread before it touches device memory.
+/// it in every thread before it writes device memory, or reads what those before it may write.
 __device__ inline void wait_for_previous_kernels() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;\n" ::: "memory");

@@ -385,8 +385,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) column_attention(const __g
   }
   __syncthreads();
   if (kPieces == Pieces::kItems || !a.follows_items) {
-    wait_for_grids();
-    if constexpr (kPieces == Pieces::kItems) launch_dependents();
+    wait_for_previous_kernels();
+    if constexpr (kPieces == Pieces::kItems) let_next_kernel_begin();
   }
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
@@ -397,7 +397,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) column_attention(const __g
     consume<Shape, kPieces, kEpilogue>(a, pipeline, warpgroup - 1);
   }
   // What comes after this grid may rely on the one before it, too.
-  if constexpr (kPieces == Pieces::kParts) wait_for_grids();
+  if constexpr (kPieces == Pieces::kParts) wait_for_previous_kernels();
 }
 
 using Kernel = void (*)(Arguments);

@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(kThreads, 1) column_mlp(const __grid_constant_
     prefetch_map(&a.boxed);
   }
   __syncthreads();
-  wait_for_grids();
+  wait_for_previous_kernels();
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     shrink_registers<kProducerRegisters>();

@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) dense_attention(const __gr
     prefetch_map(&a.v);
   }
   __syncthreads();
-  wait_for_grids();
+  wait_for_previous_kernels();
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     shrink_registers<Shape::kProducerRegisters>();

@@ -204,7 +204,7 @@ __global__ void __cluster_dims__(kClusterBlocks) __launch_bounds__(kThreads, 1)
   }
   // The peer's copies and arrivals find the barriers initialised.
   cluster_barrier();
-  wait_for_grids();
+  wait_for_previous_kernels();
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     shrink_registers<kProducerRegisters>();

@@ -122,13 +122,6 @@ __device__ void wait_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kPending) : "memory");
 }
 
-// Grids that follow each other.
-
-/// Lets a grid launched to overlap with this one begin once every block has come here or ended.
-__device__ inline void launch_dependents() { asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory"); }
-/// Waits until the grids that this one overlaps with have ended.
-__device__ inline void wait_for_grids() { asm volatile("griddepcontrol.wait;\n" ::: "memory"); }
-
 // Registers of a warpgroup.
 
 template <int kRegisters>
