@@ -74,7 +74,7 @@ GatedColumns gate_columns(const Context& context, const LinearParams& params, in
 /// Samples that follow each other without a gap, and have no gate each, are one.
 LinearParams merge_samples(const LinearParams& params) {
   const auto continues = [&](int64_t batch_stride, int64_t row_stride) {
-    return batch_stride == params.rows * row_stride;
+    return rows_continue(params.batch, params.rows, batch_stride, row_stride);
   };
   LinearParams merged = params;
   if (params.batch == 1 || params.gate.data != nullptr || !continues(params.x_batch_stride, params.x_row_stride) ||

@@ -16,6 +16,11 @@ constexpr int64_t kMaxGridYZ = 65535;
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
+/// Whether batches follow each other without a gap: they are one batch of more rows then.
+constexpr bool rows_continue(int64_t batch, int64_t rows, int64_t batch_stride, int64_t row_stride) {
+  return batch == 1 || batch_stride == rows * row_stride;
+}
+
 /// The context's compute stream, its device made current.
 cudaStream_t compute_stream(const Context& context);
 

@@ -11,11 +11,6 @@ namespace {
 /// cuBLASLt reads a bias in vectors.
 constexpr size_t kBiasAlignment = 16;
 
-/// Batches that follow each other without a gap are one batch of more rows.
-bool rows_continue(int64_t batch, int64_t rows, int64_t batch_stride, int64_t row_stride) {
-  return batch == 1 || batch_stride == rows * row_stride;
-}
-
 /// The weight in bf16: as it is, or converted into `storage`.
 void bind_weight(const Context& context, Backend& backend, const LinearParams& params, Tensor* storage,
                  MatmulProblem* problem) {

@@ -165,12 +165,12 @@ void launch(cudaStream_t stream, const LinearParams& params) {
 
 bool takes_thin_linear(const DeviceProperties& device, const LinearParams& params) {
   const auto continues = [&](int64_t batch_stride, int64_t row_stride) {
-    return params.batch == 1 || batch_stride == params.rows * row_stride;
+    return rows_continue(params.batch, params.rows, batch_stride, row_stride);
   };
   constexpr size_t kBox = 16;
   const int64_t rows = params.batch * params.rows;
-  return device.major == kHopperMajor && rows > 8 && rows <= 64 && params.in_features % kDepth == 0 &&
-         params.x.dtype == DType::kBF16 && params.weight.dtype == DType::kBF16 &&
+  return device.major == kHopperMajor && rows > 8 && rows <= 64 && params.in_features > 0 &&
+         params.in_features % kDepth == 0 && params.x.dtype == DType::kBF16 && params.weight.dtype == DType::kBF16 &&
          continues(params.x_batch_stride, params.x_row_stride) &&
          continues(params.out_batch_stride, params.out_row_stride) && params.activation == Activation::kNone &&
          params.gate.data == nullptr && params.residual.data == nullptr && params.heads.heads == 0 &&
