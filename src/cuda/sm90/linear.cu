@@ -222,8 +222,6 @@ using Kernel = void (*)(Arguments);
 template <int kWidth>
 Kernel kernel_of(Kind kind) {
   switch (kind) {
-    case Kind::kNone: return linear_sm90_kernel<kWidth, Kind::kNone>;
-    case Kind::kGeluTanh: return linear_sm90_kernel<kWidth, Kind::kGeluTanh>;
     case Kind::kGated: return linear_sm90_kernel<kWidth, Kind::kGated>;
     case Kind::kHeads:
       if constexpr (kWidth % kHeadDim == 0) return linear_sm90_kernel<kWidth, Kind::kHeads>;
@@ -231,16 +229,13 @@ Kernel kernel_of(Kind kind) {
   return nullptr;
 }
 
-Kind kind_of(const LinearParams& p) {
-  if (p.heads.heads > 0) return Kind::kHeads;
-  if (p.gate.data != nullptr || p.residual.data != nullptr) return Kind::kGated;
-  return p.activation == Activation::kGeluTanh ? Kind::kGeluTanh : Kind::kNone;
-}
+Kind kind_of(const LinearParams& p) { return p.heads.heads > 0 ? Kind::kHeads : Kind::kGated; }
 
 bool takes(const LinearParams& p) {
   constexpr size_t kElement = 2, kBytes = 16;
   const Kind kind = kind_of(p);
-  const bool activation = kind == Kind::kGeluTanh || p.activation == Activation::kNone;
+  const bool epilogue = p.activation == Activation::kNone &&
+                        (kind == Kind::kHeads || p.gate.data != nullptr || p.residual.data != nullptr);
   const auto is_weight = [](const In& weight) {
     return weight.data == nullptr || (weight.dtype == DType::kBF16 && is_aligned(weight.data, 2, 4));
   };
@@ -248,7 +243,7 @@ bool takes(const LinearParams& p) {
                      (p.heads.head_dim == kHeadDim && is_weight(p.heads.q_weight) && is_weight(p.heads.k_weight) &&
                       is_aligned(p.heads.cos, 4, kBytes) && is_aligned(p.heads.sin, 4, kBytes));
   const int64_t limit = int64_t{1} << 31;
-  return activation && heads && p.batch > 0 && p.rows > 0 && p.in_features > 0 && p.in_features % kDepth == 0 &&
+  return epilogue && heads && p.batch > 0 && p.rows > 0 && p.in_features > 0 && p.in_features % kDepth == 0 &&
          p.out_features > 0 && p.out_features % 8 == 0 && p.batch * p.rows < limit && p.out_features < limit &&
          p.x.dtype == DType::kBF16 && p.weight.dtype == DType::kBF16 &&
          (p.bias.data == nullptr || (p.bias.dtype == DType::kBF16 && is_aligned(p.bias.data, kElement, 4))) &&
@@ -312,25 +307,24 @@ void launch(cudaStream_t stream, const Plan& plan, Kind kind, const Arguments& a
                      stream, "linear", a);
 }
 
-}  // namespace
-}  // namespace linear
-
-bool takes_linears(const DeviceProperties& device, const LinearParams* problems, int count) {
-  if (device.major != kHopperMajor || device.multiprocessors < linear::kClusterBlocks) return false;
-  if (count < 1 || count > linear::kMaxProblems) return false;
+/// Whether one launch computes them all.
+bool takes_together(const DeviceProperties& device, const LinearParams* problems, int count) {
+  if (device.major != kHopperMajor || device.multiprocessors < kClusterBlocks) return false;
+  if (count < 1 || count > kMaxProblems) return false;
   return std::all_of(problems, problems + count, [&](const LinearParams& p) {
-    return linear::takes(p) && linear::kind_of(p) == linear::kind_of(problems[0]) &&
-           p.in_features == problems[0].in_features;
+    return takes(p) && kind_of(p) == kind_of(problems[0]) && p.in_features == problems[0].in_features;
   });
 }
+
+}  // namespace
+}  // namespace linear
 
 bool prefers_own_linear(const DeviceProperties& device, const LinearParams* problems, int count) {
   using namespace linear;
   // Below, cuBLASLt's smaller tiles and split depths win: of 512 rows and 3,072 columns, twice.
   constexpr double kLeastEfficiency = 0.6;
-  if (!takes_linears(device, problems, count)) return false;
+  if (!takes_together(device, problems, count)) return false;
   const Kind kind = kind_of(problems[0]);
-  if (kind != Kind::kGated && kind != Kind::kHeads) return false;
   const auto sizes = sizes_of(problems, count);
   return efficiency(plan(sizes.data(), count, device.multiprocessors, kind), sizes.data(), count,
                     device.multiprocessors) >= kLeastEfficiency;

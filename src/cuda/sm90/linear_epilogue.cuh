@@ -1,6 +1,5 @@
 #pragma once
 
-#include "cuda/activations.cuh"
 #include "cuda/float_types.cuh"
 #include "cuda/sm90/attention_consumer.cuh"
 #include "cuda/sm90/linear_plan.h"
@@ -74,10 +73,6 @@ class Epilogue {
           }
         }
       }
-    }
-    if constexpr (kKind == Kind::kGeluTanh) {
-#pragma unroll
-      for (int i = 0; i < kWidth / 2; ++i) sums[i] = activate<Activation::kGeluTanh>(sums[i]);
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {

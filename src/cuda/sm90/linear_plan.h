@@ -29,10 +29,10 @@ constexpr int64_t count_units(const Sizes& sizes, int width) {
 }
 
 /// What follows the product besides the bias.
-enum class Kind { kNone, kGeluTanh, kGated, kHeads };
+enum class Kind { kGated, kHeads };
 
-/// Whether units may be computed as two halves: where heads stay whole, and registers suffice for both kinds of unit.
-constexpr bool has_halves(int width, Kind kind) { return width == 256 && kind != Kind::kGated; }
+/// Whether units may be computed as two halves: heads stay whole, and gates leave too few registers for both.
+constexpr bool has_halves(int width, Kind kind) { return width == 256 && kind == Kind::kHeads; }
 template <int kWidth, Kind kKind>
 constexpr bool kHasHalves = has_halves(kWidth, kKind);
 
