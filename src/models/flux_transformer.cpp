@@ -219,8 +219,9 @@ void double_mlp(const Forward& f, const Stream& text, const Stream& image, int l
 
 void double_block(const Forward& f, const FluxDoubleBlock& block, int layer, const Tensor& joint) {
   const int64_t channels = f.config.inner_dim();
-  Stream text{block.text, 0, f.text_tokens, f.modulation(block.text.modulation, double_place(layer, false))};
-  Stream image{block.image, f.text_tokens, f.tokens(), f.modulation(block.image.modulation, double_place(layer, true))};
+  const Stream text{block.text, 0, f.text_tokens, f.modulation(block.text.modulation, double_place(layer, false))};
+  const Stream image{block.image, f.text_tokens, f.tokens(),
+                     f.modulation(block.image.modulation, double_place(layer, true))};
   const Tensor normed = f.joint_buffer(channels);
   const auto norm = [&](const Stream& s, int64_t shift) {
     ops::layer_norm_into(f.context, s.rows(joint), s.rows(normed), kNormEpsilon, {},

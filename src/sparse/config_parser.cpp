@@ -158,8 +158,7 @@ class ConfigParser {
         {KeyEffect::kNotYet, "accepted, without effect in this version"},
         {KeyEffect::kFp8,
          "accepted, without effect: --fp8 computes the model's linears in fp8, those of full steps among them, and "
-         "what "
-         "sparse steps renew of an MLP is in bf16"},
+         "what sparse steps renew of an MLP is in bf16"},
         {KeyEffect::kInternal, "accepted, without effect: tile sizes and padding are the kernels' own business"},
         {KeyEffect::kBookkeeping, "accepted, without effect: known from the run itself"}};
     std::vector<std::string> notices;
