@@ -6,20 +6,26 @@
 /// exponentials and divisions: their 2 ulp vanish in the rounding to bf16.
 namespace chipmunk::cuda {
 
-/// x sigmoid(argument).
-__device__ inline float gate_by_sigmoid(float x, float argument) { return __fdividef(x, 1.0f + __expf(-argument)); }
+/// x sigmoid(argument), of the argument in powers of 1/2: -log2(e) argument.
+__device__ inline float gate_by_sigmoid(float x, float powers) {
+  float power, inverse;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(powers));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
+  return x * inverse;
+}
 
 template <Activation kActivation>
 __device__ float activate(float x) {
   if constexpr (kActivation == Activation::kGeluTanh) {
     // (1 + tanh(y)) / 2 is the sigmoid of 2 y.
-    return gate_by_sigmoid(x, 1.5957691216057308f * (x + 0.044715f * x * x * x));
+    constexpr float kLinear = -2.3022082f, kCubic = -0.10294324f;  // -log2(e) 2 sqrt(2 / pi), and 0.044715 of it
+    return gate_by_sigmoid(x, x * fmaf(kCubic, x * x, kLinear));
   } else if constexpr (kActivation == Activation::kGeluErf) {
     return 0.5f * x * erfcf(-0.7071067811865476f * x);
   } else if constexpr (kActivation == Activation::kQuickGelu) {
-    return gate_by_sigmoid(x, 1.702f * x);
+    return gate_by_sigmoid(x, -2.4554670f * x);
   } else if constexpr (kActivation == Activation::kSilu) {
-    return gate_by_sigmoid(x, x);
+    return gate_by_sigmoid(x, -1.4426950f * x);
   } else if constexpr (kActivation == Activation::kRelu) {
     // Unlike fmaxf, this keeps NaN.
     return x < 0.0f ? 0.0f : x;
