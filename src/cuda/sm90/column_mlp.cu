@@ -22,6 +22,10 @@ using namespace mlp;
 /// Differences of more token blocks than this holds are computed in several rounds.
 constexpr int64_t kDifferenceBytes = int64_t{512} << 20;
 
+/// Steps of a tile in which threads ask for what they want at its end: biases once features are there, and outputs once
+/// those have come to L2.
+constexpr int kBiasStep = 4, kAskStep = 16;
+
 /// Waits for a stage; gathered rows were written as ordinary stores are.
 __device__ void wait_stage(const Pipeline& pipeline, const Position& at) {
   wait(pipeline.full(at.slot), at.parity);
@@ -32,69 +36,136 @@ __device__ void release(const Pipeline& pipeline, int stage) {
   if (lane_index() == 0) arrive(pipeline.empty(stage));
 }
 
-/// Of eight bf16 each.
+/// Of eight bf16 each, rounded once.
 __device__ uint4 difference_of(uint4 fresh, uint4 old) {
-  const uint32_t words[4] = {fresh.x, fresh.y, fresh.z, fresh.w}, known[4] = {old.x, old.y, old.z, old.w};
-  uint32_t difference[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 now = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&words[i]));
-    const float2 before = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&known[i]));
-    difference[i] = pack_bf16(now.x - before.x, now.y - before.y);
-  }
-  return make_uint4(difference[0], difference[1], difference[2], difference[3]);
+  const auto difference = [](uint32_t a, uint32_t b) {
+    const __nv_bfloat162 result =
+        __hsub2(*reinterpret_cast<const __nv_bfloat162*>(&a), *reinterpret_cast<const __nv_bfloat162*>(&b));
+    return *reinterpret_cast<const uint32_t*>(&result);
+  };
+  return make_uint4(difference(fresh.x, old.x), difference(fresh.y, old.y), difference(fresh.z, old.z),
+                    difference(fresh.w, old.w));
 }
 
-/// Of 64 places of a block's list, from first_place on, and its tokens: activation(sums + bias) goes into the cache,
-/// and its difference from what was there into the workspace.
-template <Activation kActivation>
-__device__ void renew_rows(const Arguments& a, const RenewTiles& tile, int first_place,
-                           const float (&sums)[kTokens / 2]) {
-  const int lane = lane_index(), warp = static_cast<int>(threadIdx.x) / 32 % 4;
-  const int batch = a.batch(tile.block), first_row = a.first_row(tile.block);
-  __nv_bfloat16* cache = a.activations + batch * a.activation_batch_stride + first_row;
-  __nv_bfloat16* differences = a.differences + static_cast<int64_t>(tile.block) * a.kept_rows * kTokens;
+/// Features that a warp renews: kRows of each half of its warpgroup's.
+constexpr int kHalves = 2, kHalfFeatures = 64;
+static_assert(kConsumers * kHalves * kHalfFeatures == kTileWidth && kHalfFeatures == 4 * Exchange::kRows);
+
+/// What a warp renews of a tile: 16 kept features of each half of its warpgroup's, and all tokens.
+class RenewedRows {
+ public:
+  /// The numbers of the features are asked for.
+  __device__ RenewedRows(const Arguments& a, const RenewTiles& tile, int warpgroup) : a_(a) {
+    const int block = tile.block, first_token = a.first_row(block) + Exchange::column(0);
+    const int first_place =
+        tile.first_place + warpgroup * kHalves * kHalfFeatures + warp_index() % 4 * Exchange::kRows + Exchange::row(0);
+    places_ = tile.count - first_place;
+    tokens_ = a.rows - first_token;
+    cache_ = a.activations + a.batch(block) * a.activation_batch_stride + first_token;
+    differences_ = a.differences + (block * a.kept_rows + first_place) * kTokens + Exchange::column(0);
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int place = first_place + warp * 16 + lane / 4 + 8 * r;
-    const bool kept = place < tile.count;
-    const int feature = kept ? a.feature(tile.block, tile.count, place) : 0;
-    const float bias = kept && a.bias != nullptr ? load_any(a.bias, a.bias_dtype, feature) : 0.0f;
-    __nv_bfloat16* row = cache + feature * a.activation_stride;
-    uint4 old[kTokens / 32];
+    for (int half = 0; half < kHalves; ++half) {
 #pragma unroll
-    for (int i = 0; i < kTokens / 32; ++i) {
-      const int token = (4 * i + lane % 4) * 8;
-      old[i] = kept && first_row + token < a.rows ? *reinterpret_cast<const uint4*>(row + token) : uint4{};
-    }
-#pragma unroll
-    for (int i = 0; i < kTokens / 32; ++i) {
-      const int token = (4 * i + lane % 4) * 8;
-      uint32_t words[4];
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        const int value = 4 * (4 * i + n) + 2 * r;
-        words[n] = pack_bf16(activate<kActivation>(sums[value] + bias), activate<kActivation>(sums[value + 1] + bias));
+      for (int i = 0; i < kRowsOfLane; ++i) {
+        // Of a place past the list's end, the last one.
+        const int at = min(first_place + place(half, i * Exchange::kRowSteps), tile.count - 1);
+        features_[half][i] = a.feature(block, tile.count, at);
       }
-      transpose_quad(words, lane);
-      const uint4 fresh = make_uint4(words[0], words[1], words[2], words[3]);
-      const bool exists = kept && first_row + token < a.rows;
-      if (exists) *reinterpret_cast<uint4*>(row + token) = fresh;
-      // Zeros for places past the list and tokens past the end: they are multiplied, too.
-      *reinterpret_cast<uint4*>(differences + static_cast<int64_t>(place) * kTokens + token) =
-          exists ? difference_of(fresh, old[i]) : uint4{};
     }
   }
-}
+
+  /// Asks for the biases of the rows that a lane has of products' results; long after the features.
+  __device__ void ask_biases() {
+    static_assert(kRowsOfLane == 4);
+    const int lane = lane_index(), from = lane / 4 % 4 * 8;
+#pragma unroll
+    for (int half = 0; half < kHalves; ++half) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int upper = __shfl_sync(0xffffffffu, features_[half][2 * r], from);
+        const int lower = __shfl_sync(0xffffffffu, features_[half][2 * r + 1], from);
+        biases_[half][r] = a_.bias == nullptr ? 0.0f : load_any(a_.bias, a_.bias_dtype, lane < 16 ? upper : lower);
+      }
+    }
+  }
+
+  /// What is in the cache, a lane's chunks of a half.
+  struct Old {
+    uint4 chunks[Exchange::kSteps];
+  };
+
+  /// Brings activation(sums + bias) into the order of memory, and meanwhile asks for what is old.
+  template <Activation kActivation>
+  __device__ Old activate(const Exchange& exchange, int half, const float (&sums)[kTokens / 2]) const {
+    Old old;
+    __syncwarp();
+#pragma unroll
+    for (int block = 0; block < kTokens / 8; block += 2) {
+      // Once some sums have made room.
+      if (block == kTokens / 16) old = ask_old(half);
+      uint32_t words[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float* pair = sums + 4 * block + 2 * i;
+        const float bias = biases_[half][i % 2];
+        words[i] = pack_bf16(cuda::activate<kActivation>(pair[0] + bias), cuda::activate<kActivation>(pair[1] + bias));
+      }
+      store_matrices(exchange.matrices(block), words);
+    }
+    __syncwarp();
+    return old;
+  }
+
+  /// Writes them to the cache, and their difference from what was there to the workspace.
+  __device__ void write(const Exchange& exchange, int half, const Old& old) const {
+#pragma unroll
+    for (int i = 0; i < Exchange::kSteps; ++i) {
+      const uint4 fresh = load_shared_16(exchange.chunk(i));
+      const bool is_there = exists(half, i);
+      if (is_there) *reinterpret_cast<uint4*>(cached(half, i)) = fresh;
+      // Zeros for places past the list and tokens past the end: they are multiplied, too.
+      *reinterpret_cast<uint4*>(differences_ + place(half, i) * kTokens + token(i)) =
+          is_there ? difference_of(fresh, old.chunks[i]) : uint4{};
+    }
+  }
+
+ private:
+  static_assert(kExchangeColumns == kTokens);
+  static constexpr int kRowsOfLane = Exchange::kSteps / Exchange::kRowSteps;  // of a half
+
+  __device__ Old ask_old(int half) const {
+    Old old;
+#pragma unroll
+    for (int i = 0; i < Exchange::kSteps; ++i) {
+      old.chunks[i] = uint4{};
+      if (exists(half, i)) old.chunks[i] = *reinterpret_cast<const uint4*>(cached(half, i));
+    }
+    return old;
+  }
+  // Relative to the lane's first place in the block's list, and to its first token.
+  __device__ static constexpr int place(int half, int step) { return half * kHalfFeatures + Exchange::row_step(step); }
+  __device__ static constexpr int token(int step) { return Exchange::column_step(step); }
+  __device__ bool exists(int half, int step) const { return place(half, step) < places_ && token(step) < tokens_; }
+  __device__ __nv_bfloat16* cached(int half, int step) const {
+    return cache_ + features_[half][step / Exchange::kRowSteps] * a_.activation_stride + token(step);
+  }
+
+  const Arguments& a_;
+  int places_, tokens_;  // from the lane's first ones on
+  __nv_bfloat16 *cache_, *differences_;
+  int features_[kHalves][kRowsOfLane];
+  float biases_[kHalves][2];
+};
 
 /// The products of a tile with kProducts x 64 features of this warpgroup.
 template <int kProducts>
 __device__ void multiply_renew(const Arguments& a, const Pipeline& pipeline, int first_row, Position& at,
-                               float (&low)[kTokens / 2], float (&high)[kTokens / 2]) {
+                               RenewedRows& rows, float (&low)[kTokens / 2], float (&high)[kTokens / 2]) {
   using Features = SharedMatrix<kTileWidth, kDepth>;
   using Tokens = SharedMatrix<kTokens, kDepth>;
 #pragma unroll
   for (int i = 0; i < kTokens / 2; ++i) low[i] = high[i] = 0.0f;
+  const int bias_step = min(kBiasStep, a.steps - 1);
 #pragma unroll 1
   for (int step = 0; step < a.steps; ++step) {
     wait_stage(pipeline, at);
@@ -117,6 +188,7 @@ __device__ void multiply_renew(const Arguments& a, const Pipeline& pipeline, int
       }
     }
     commit_products();
+    if (step == bias_step) rows.ask_biases();
     // The other warpgroup's products run meanwhile; a stage that is let go sooner is full again sooner.
     wait_products<0>();
     release(pipeline, at.slot);
@@ -126,25 +198,24 @@ __device__ void multiply_renew(const Arguments& a, const Pipeline& pipeline, int
 
 template <Activation kActivation>
 __device__ void compute_renew(const Arguments& a, const Pipeline& pipeline, int warpgroup) {
-  constexpr int kWarpgroupFeatures = kTileWidth / kConsumers;
-  static_assert(kWarpgroupFeatures == 128);
-  const int first_row = warpgroup * kWarpgroupFeatures;
+  const int first_row = warpgroup * kHalves * kHalfFeatures;
+  const Exchange exchange(pipeline.exchange());
   Position at;
   RenewTiles tiles(a);
   while (tiles.next()) {
-    float low[kTokens / 2], high[kTokens / 2];  // sums of the first 64 features and the others
+    float low[kTokens / 2], high[kTokens / 2];  // sums of the first half's features and the second one's
     const int places = tiles.places - first_row;
-    const int first_place = tiles.first_place + first_row;
-    if (places > 64) {
-      multiply_renew<2>(a, pipeline, first_row, at, low, high);
-      renew_rows<kActivation>(a, tiles, first_place, low);
-      renew_rows<kActivation>(a, tiles, first_place + 64, high);
+    RenewedRows rows(a, tiles, warpgroup);
+    if (places > kHalfFeatures) {
+      multiply_renew<2>(a, pipeline, first_row, at, rows, low, high);
     } else if (places > 0) {
-      multiply_renew<1>(a, pipeline, first_row, at, low, high);
-      renew_rows<kActivation>(a, tiles, first_place, low);
+      multiply_renew<1>(a, pipeline, first_row, at, rows, low, high);
     } else {
-      multiply_renew<0>(a, pipeline, first_row, at, low, high);
+      multiply_renew<0>(a, pipeline, first_row, at, rows, low, high);
+      continue;
     }
+    rows.write(exchange, 0, rows.activate<kActivation>(exchange, 0, low));
+    if (places > kHalfFeatures) rows.write(exchange, 1, rows.activate<kActivation>(exchange, 1, high));
   }
 }
 
@@ -153,6 +224,16 @@ __device__ void compute_add_tile(const Arguments& a, const Pipeline& pipeline, c
                                  Position& at) {
   using Tokens = SharedMatrix<kDepth, kRowElements>;
   using Channels = SharedMatrix<kDepth, kWidth>;
+  constexpr int kColumns = kWidth < kExchangeColumns ? kWidth : kExchangeColumns;
+  using Exchange = WarpExchange<kColumns>;
+  constexpr int kSteps = Exchange::kSteps;
+  const Exchange exchange(pipeline.exchange());
+  const int first_row = a.first_row(tile.block) + warpgroup * 64 + warp_index() % 4 * Exchange::kRows;
+  __nv_bfloat16* out =
+      a.out.data + a.batch(tile.block) * a.out.strides.batch + first_row * a.out.strides.token + tile.first_channel;
+  const auto exists = [&](int i) { return first_row + Exchange::row(i) < a.rows; };
+  const auto at_step = [&](int i) { return Exchange::row(i) * a.out.strides.token + Exchange::column(i); };
+  const int ask_step = min(kAskStep, tile.steps - 1);
   float sums[kWidth / 2];
 #pragma unroll
   for (int i = 0; i < kWidth / 2; ++i) sums[i] = 0.0f;
@@ -168,19 +249,48 @@ __device__ void compute_add_tile(const Arguments& a, const Pipeline& pipeline, c
                                               channels + Channels::depth_down_columns_step(i), 1);
     }
     commit_products();
+    if (step == ask_step) {
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) copy_16(exchange.chunk(i), out + at_step(i), exists(i));
+    }
     wait_products<0>();
     release(pipeline, at.slot);
     at.advance();
   }
-  HeadRowsOut out = a.out;
-  out.data += tile.first_channel;
-  const OutRows rows(out, a.batch(tile.block), 0, a.first_row(tile.block) + warpgroup * 64, a.rows);
+  // What a warp has room for at a time; the first part is there, the next one comes meanwhile.
+  constexpr int kParts = kWidth / kColumns;
+  uint4 next[kParts > 1 ? kSteps : 1];
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    uint32_t known[kWidth / 8];
-    rows.load<kWidth>(r, known);
-    rows.write_sum<kWidth>(sums, r, 1.0f, known, 1.0f);
+  for (int part = 0; part < kParts; ++part) {
+    if (part == 0) wait_copies();
+    __syncwarp();
+    if (part + 1 < kParts) {
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+        next[i] = exists(i) ? *reinterpret_cast<const uint4*>(out + at_step(i) + (part + 1) * kColumns) : uint4{};
+      }
+    }
+#pragma unroll
+    for (int block = 0; block < kColumns / 8; block += 2) {
+      uint32_t words[4];
+      load_matrices(exchange.matrices(block), words);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float* pair = sums + part * (kColumns / 2) + 4 * block + 2 * i;
+        const float2 known = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&words[i]));
+        words[i] = pack_bf16(known.x + pair[0], known.y + pair[1]);
+      }
+      store_matrices(exchange.matrices(block), words);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      const uint4 chunk = load_shared_16(exchange.chunk(i));
+      if (part + 1 < kParts) store_shared_16(exchange.chunk(i), next[i]);
+      if (exists(i)) *reinterpret_cast<uint4*>(out + at_step(i) + part * kColumns) = chunk;
+    }
   }
+  __syncwarp();
 }
 
 __device__ void compute_add(const Arguments& a, const Pipeline& pipeline, int warpgroup) {

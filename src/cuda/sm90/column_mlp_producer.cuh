@@ -1,6 +1,7 @@
 #pragma once
 
 #include "cuda/sm90/column_mlp_tiles.cuh"
+#include "cuda/sm90/warp_exchange.cuh"
 
 /// What brings operands of the sparse MLP's two kernels to those who compute (docs/kernels/column_mlp.md): the ring of
 /// stages in shared memory, and the warpgroup that fills it.
@@ -10,12 +11,16 @@ constexpr int kStages = 4;
 constexpr int kConsumers = 2;  // warpgroups
 constexpr int kThreads = (kConsumers + 1) * 128;
 constexpr int kProducerThreads = 128;
-constexpr int kProducerRegisters = 72, kConsumerRegisters = 216;
+constexpr int kProducerRegisters = 56, kConsumerRegisters = 224;
 
 /// What a stage holds: the gathered operand and the one that comes in boxes.
 constexpr int kGatheredBytes = kTileWidth * kDepth * 2, kBoxedBytes = kTokens * kDepth * 2;
 constexpr int kStageBytes = kGatheredBytes + kBoxedBytes;
-constexpr int kBarriersOffset = kStages * kStageBytes;
+/// Where each warp that computes brings half of its results into the order of memory.
+constexpr int kExchangeColumns = 128;
+using Exchange = WarpExchange<kExchangeColumns>;
+constexpr int kExchangeOffset = kStages * kStageBytes;
+constexpr int kBarriersOffset = kExchangeOffset + kConsumers * 4 * Exchange::kBytes;
 constexpr size_t kSharedBytes = kBarriersOffset + 2 * kStages * 8 + kSwizzlePattern;
 
 /// Shared memory, and a pair of barriers for each stage: full when it is there, empty when both warpgroups are done.
@@ -28,6 +33,10 @@ struct Pipeline {
   __device__ uint32_t boxed(int stage) const { return gathered(stage) + kGatheredBytes; }
   __device__ uint32_t full(int stage) const { return base + kBarriersOffset + stage * 8; }
   __device__ uint32_t empty(int stage) const { return full(stage) + kStages * 8; }
+  /// Of the calling warp, which computes.
+  __device__ uint32_t exchange() const {
+    return base + kExchangeOffset + (warp_index() - kProducerThreads / 32) * Exchange::kBytes;
+  }
 
   __device__ void init() const {
     for (int stage = 0; stage < kStages; ++stage) {

@@ -55,15 +55,14 @@ __device__ inline int warp_index() { return __shfl_sync(0xffffffffu, static_cast
 class Units {
  public:
   __device__ explicit Units(int tiles)
-      : blocks_(static_cast<int>(gridDim.x)),
-        block_(static_cast<int>(blockIdx.x)),
-        whole_(2 * (tiles % blocks_) > blocks_ ? tiles : tiles - tiles % blocks_),
+      : whole_(2 * (tiles % blocks()) > blocks() ? tiles : tiles - tiles % blocks()),
         end_(whole_ + (tiles - whole_) * kQuarters) {}
 
   int tile, first, width;  // of the tile's kTileWidth features or channels
   __device__ bool next() {
-    const int unit = next_ < whole_ ? next_ + block_ : next_ + blocks_ - 1 - block_;
-    next_ += blocks_;
+    const int block = static_cast<int>(blockIdx.x);
+    const int unit = next_ < whole_ ? next_ + block : next_ + blocks() - 1 - block;
+    next_ += blocks();
     if (unit >= end_) return false;
     const int quarter = unit - whole_;
     const bool is_whole = quarter < 0;
@@ -74,7 +73,9 @@ class Units {
   }
 
  private:
-  int blocks_, block_, whole_, end_, next_ = 0;
+  __device__ static int blocks() { return static_cast<int>(gridDim.x); }
+
+  int whole_, end_, next_ = 0;
 };
 
 /// A warp's view of the renew kernel's tiles: within a section, those of all token blocks for one range of the kept

@@ -41,6 +41,8 @@ __device__ inline void expect_bytes(uint32_t barrier, uint32_t bytes) {
 __device__ inline void arrive_after_copies(uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];\n" ::"r"(barrier) : "memory");
 }
+/// Waits until all asynchronous copies that this thread has issued are complete.
+__device__ inline void wait_copies() { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
 /// Whether the phase of that parity has ended; may sleep for a while first.
 __device__ inline bool try_wait(uint32_t barrier, uint32_t parity) {
   uint32_t ended;
@@ -107,6 +109,32 @@ __device__ inline uint32_t load_shared(uint32_t address) {
   uint32_t word;
   asm volatile("ld.shared::cta.u32 %0, [%1];\n" : "=r"(word) : "r"(address) : "memory");
   return word;
+}
+__device__ inline uint4 load_shared_16(uint32_t address) {
+  uint4 words;
+  asm volatile("ld.shared::cta.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+               : "r"(address)
+               : "memory");
+  return words;
+}
+__device__ inline void store_shared_16(uint32_t address, uint4 words) {
+  asm volatile("st.shared::cta.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"r"(address), "r"(words.x), "r"(words.y),
+               "r"(words.z), "r"(words.w)
+               : "memory");
+}
+/// Four matrices of 8 x 8 elements of 16 bits, as a warp has them in products' results: lane 4 i + j has elements 2 j
+/// and 2 j + 1 of row i. Lane 8 m + i says where row i of matrix m lies.
+__device__ inline void load_matrices(uint32_t row, uint32_t (&words)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared::cta.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(row)
+               : "memory");
+}
+__device__ inline void store_matrices(uint32_t row, const uint32_t (&words)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared::cta.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(row), "r"(words[0]),
+               "r"(words[1]), "r"(words[2]), "r"(words[3])
+               : "memory");
 }
 /// Orders this thread's view of shared memory before what tensor cores and copy engine do next.
 __device__ inline void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
