@@ -218,8 +218,11 @@ struct SelectFeaturesParams {
 /// For the features f that each token block keeps: new = activation(x . weight1[f] + bias1[f]), rounded to the dtype of
 /// activations; out += (new - activations[f]) weight2[f]; activations[f] = new.
 struct ColumnMlpParams {
-  In x;                    // [B, T, C], strides x_batch_stride, x_row_stride
-  In weight1;              // [F, C], row stride weight1_row_stride; any floating dtype
+  In x;        // [B, T, C], strides x_batch_stride, x_row_stride
+  In weight1;  // [F, C], row stride weight1_row_stride; any floating dtype
+  /// [F] or null. Given, weight1 is kF8E4M3, row n of it times weight1_scale[n], and the rows of x are rounded to
+  /// f8_e4m3, each with a scale of its own, before they are multiplied (core/fp8_rows.h).
+  const float* weight1_scale = nullptr;
   In bias1;                // [F] or null
   In weight2;              // [F, C_out]: the second layer's weight transposed, row stride weight2_row_stride
   Out activations;         // [B, T, F], strides activation_batch_stride, _row_stride, _feature_stride

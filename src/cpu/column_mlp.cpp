@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <optional>
 
 #include "cpu/column_mlp_kernels.h"
 #include "cpu/cpu_backend.h"
+#include "cpu/fp8_rows.h"
 #include "cpu/linear_kernels.h"
 #include "cpu/threads.h"
 #include "cpu/workspace.h"
@@ -71,17 +73,19 @@ struct Scratch {
   float* panels;  // packed weights of kTaskColumns columns
   float* rows;    // weight rows on their way into a panel
   float* bias;    // [kTaskColumns]
+  float* scales;  // [kTaskColumns], of the weight's rows
   float* fresh;   // [block_rows, kTaskColumns]
   float* tile;
 
   static int64_t floats(int64_t width, int64_t depth, int64_t block_rows) {
-    return (kTaskColumns + width) * depth + kTaskColumns * (1 + block_rows) + kLinearScratchFloats;
+    return (kTaskColumns + width) * depth + kTaskColumns * (2 + block_rows) + kLinearScratchFloats;
   }
   Scratch(float* memory, int64_t width, int64_t depth, int64_t block_rows) {
     panels = memory;
     rows = panels + kTaskColumns * depth;
     bias = rows + width * depth;
-    fresh = bias + kTaskColumns;
+    scales = bias + kTaskColumns;
+    fresh = scales + kTaskColumns;
     tile = fresh + kTaskColumns * block_rows;
   }
 };
@@ -91,12 +95,16 @@ void renew_activations(const ColumnMlpParams& params, const float* bias, int64_t
                        int64_t first, const Scratch& scratch) {
   const int64_t count = std::min(kTaskColumns, block.count - first);
   const WeightRows weight{params.weight1.data, params.weight1.dtype, params.weight1_row_stride, block.indices};
-  for (int64_t i = 0; i < count; i += width) {
-    pack_chosen_rows(weight, first + i, std::min(width, count - i), params.channels, scratch.rows,
-                     scratch.panels + i * params.channels);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t feature = block.indices != nullptr ? block.indices[first + i] : first + i;
+    if (bias != nullptr) scratch.bias[i] = bias[feature];
+    if (params.weight1_scale != nullptr) scratch.scales[i] = params.weight1_scale[feature];
   }
-  for (int64_t i = 0; bias != nullptr && i < count; ++i) {
-    scratch.bias[i] = bias[block.indices != nullptr ? block.indices[first + i] : first + i];
+  for (int64_t i = 0; i < count; i += width) {
+    const int64_t columns = std::min(width, count - i);
+    float* panel = scratch.panels + i * params.channels;
+    pack_chosen_rows(weight, first + i, columns, params.channels, scratch.rows, panel);
+    if (params.weight1_scale != nullptr) scale_panel(scratch.scales + i, columns, width, params.channels, panel);
   }
   LinearTile tile{};
   tile.x = f32(params.x) + block.batch * params.x_batch_stride + block.first_row * params.x_row_stride;
@@ -147,11 +155,21 @@ void add_differences(const ColumnMlpParams& params, int64_t width, const TokenBl
 
 }  // namespace
 
-void CpuBackend::column_mlp(const Context& context, const ColumnMlpParams& params) {
-  require_f32(params.x.dtype, "column_mlp: x");
-  require_f32(params.activations.dtype, "column_mlp: activations");
-  require_f32(params.out.dtype, "column_mlp: out");
-  if (params.batch * params.rows == 0 || params.features == 0) return;
+void CpuBackend::column_mlp(const Context& context, const ColumnMlpParams& given) {
+  require_f32(given.x.dtype, "column_mlp: x");
+  require_f32(given.activations.dtype, "column_mlp: activations");
+  require_f32(given.out.dtype, "column_mlp: out");
+  if (given.batch * given.rows == 0 || given.features == 0) return;
+  ColumnMlpParams params = given;
+  std::optional<Workspace> rounded;
+  if (params.weight1_scale != nullptr) {
+    rounded.emplace(context, params.batch * params.rows * params.channels);
+    round_to_fp8(threads_, params.x, params.batch, params.rows, params.channels, params.x_batch_stride,
+                 params.x_row_stride, rounded->data());
+    params.x.data = rounded->data();
+    params.x_row_stride = params.channels;
+    params.x_batch_stride = params.rows * params.channels;
+  }
   const F32Vector bias(context, params.bias1, params.features);
   const BlockList blocks(context, params);
   const int64_t width = linear_geometry().panel_width;

@@ -1,10 +1,36 @@
-#include "core/fp8_rows.h"
+#include "cpu/fp8_rows.h"
 
+#include <vector>
+
+#include "core/fp8_rows.h"
 #include "cpu/cpu_backend.h"
 #include "cpu/threads.h"
 #include "cpu/workspace.h"
 
 namespace chipmunk {
+
+namespace cpu {
+
+void round_to_fp8(int threads, const In& x, int64_t batch, int64_t rows, int64_t channels, int64_t x_batch_stride,
+                  int64_t x_row_stride, float* rounded) {
+  parallel_rows(threads, batch * rows, channels, [&](int64_t begin, int64_t end) {
+    std::vector<uint8_t> values(static_cast<size_t>(channels));
+    for (int64_t r = begin; r < end; ++r) {
+      const float* row = f32(x) + r / rows * x_batch_stride + r % rows * x_row_stride;
+      const Fp8RowScale scale = fp8_row_scale(row, DType::kF32, channels);
+      quantize_fp8_row(row, DType::kF32, 0, channels, scale, values.data());
+      dequantize_fp8_row(values.data(), scale.scale, channels, rounded + r * channels);
+    }
+  });
+}
+
+void scale_panel(const float* scales, int64_t columns, int64_t panel_width, int64_t depth, float* panel) {
+  for (int64_t k = 0; k < depth; ++k) {
+    for (int64_t c = 0; c < columns; ++c) panel[k * panel_width + c] *= scales[c];
+  }
+}
+
+}  // namespace cpu
 
 using namespace cpu;
 

@@ -2,8 +2,8 @@
 #include <optional>
 #include <vector>
 
-#include "core/fp8_rows.h"
 #include "cpu/cpu_backend.h"
+#include "cpu/fp8_rows.h"
 #include "cpu/linear_kernels.h"
 #include "cpu/threads.h"
 #include "cpu/workspace.h"
@@ -97,26 +97,6 @@ void run_panels(int threads, const LinearParams& params, const LinearPlan& plan,
   });
 }
 
-/// Rows of x as an fp8 linear sees them: quantised, and back in f32 with their scales. [batch * rows, in_features].
-void round_rows(int threads, const LinearParams& params, float* rounded) {
-  parallel_rows(threads, params.batch * params.rows, params.in_features, [&](int64_t begin, int64_t end) {
-    std::vector<uint8_t> values(static_cast<size_t>(params.in_features));
-    for (int64_t r = begin; r < end; ++r) {
-      const float* x = f32(params.x) + r / params.rows * params.x_batch_stride + r % params.rows * params.x_row_stride;
-      const Fp8RowScale scale = fp8_row_scale(x, DType::kF32, params.in_features);
-      quantize_fp8_row(x, DType::kF32, 0, params.in_features, scale, values.data());
-      dequantize_fp8_row(values.data(), scale.scale, params.in_features, rounded + r * params.in_features);
-    }
-  });
-}
-
-/// Multiplies the columns of a packed panel, [depth][panel_width], by their features' scales.
-void scale_panel(const float* scales, int64_t columns, int64_t panel_width, int64_t depth, float* panel) {
-  for (int64_t k = 0; k < depth; ++k) {
-    for (int64_t c = 0; c < columns; ++c) panel[k * panel_width + c] *= scales[c];
-  }
-}
-
 /// Without gates the samples of a batch are only more rows, if they lie at equal distances.
 LinearParams merge_batch(const LinearParams& params) {
   const bool mergeable =
@@ -152,7 +132,8 @@ void CpuBackend::multiply(const Context& context, const LinearParams& given) {
   std::optional<Workspace> rounded;
   if (params.weight_scale != nullptr) {
     rounded.emplace(context, params.batch * params.rows * params.in_features);
-    round_rows(threads_, params, rounded->data());
+    round_to_fp8(threads_, params.x, params.batch, params.rows, params.in_features, params.x_batch_stride,
+                 params.x_row_stride, rounded->data());
     params.x.data = rounded->data();
     params.x_row_stride = params.in_features;
     params.x_batch_stride = params.rows * params.in_features;

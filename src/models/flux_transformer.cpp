@@ -29,8 +29,8 @@ Tensor transpose(const Context& context, const Tensor& weight) {
   return ops::to_dense(context, weight.permute({1, 0}), weight.dtype());
 }
 
-SparseMlpWeights make_sparse_mlp_weights(const Context& context, const Linear& in, const Linear& out) {
-  return {transpose(context, plain_weight(context, out)), in.scale ? plain_weight(context, in) : Tensor()};
+SparseMlpWeights make_sparse_mlp_weights(const Context& context, const Linear& out) {
+  return {transpose(context, plain_weight(context, out))};
 }
 
 /// q, k, v of a joint [B, T, 3 C] buffer as [B, T, heads, D] views.
@@ -81,8 +81,8 @@ struct Forward {
                   const Tensor& stream, int64_t dense_rows) const {
     const SparseMlpWeights sparse = options.sparse_mlp_weights != nullptr
                                         ? options.sparse_mlp_weights->at(static_cast<size_t>(layer))
-                                        : make_sparse_mlp_weights(context, first, second);
-    const MlpWeights weights{first, second, sparse.out_transposed, Activation::kGeluTanh, sparse.in_values};
+                                        : make_sparse_mlp_weights(context, second);
+    const MlpWeights weights{first, second, sparse.out_transposed};
     options.sparse->mlp(context, options.guidance_branch, layer, x, weights, gate, stream, dense_rows);
   }
 };
@@ -384,12 +384,12 @@ FluxTransformer FluxTransformer::bind(const FluxConfig& config, const WeightScop
 
 std::vector<SparseMlpWeights> FluxTransformer::sparse_mlp_weights(const Context& context, int first) const {
   std::vector<SparseMlpWeights> weights;
-  const auto add = [&](const Linear& in, const Linear& out) {
+  const auto add = [&](const Linear& out) {
     const bool wanted = static_cast<int>(weights.size()) >= first;
-    weights.push_back(wanted ? make_sparse_mlp_weights(context, in, out) : SparseMlpWeights());
+    weights.push_back(wanted ? make_sparse_mlp_weights(context, out) : SparseMlpWeights());
   };
-  for (const FluxDoubleBlock& block : double_blocks) add(block.image.feed_forward.in, block.image.feed_forward.out);
-  for (const FluxSingleBlock& block : single_blocks) add(block.mlp_in, mlp_part(block.out, config.inner_dim()));
+  for (const FluxDoubleBlock& block : double_blocks) add(block.image.feed_forward.out);
+  for (const FluxSingleBlock& block : single_blocks) add(mlp_part(block.out, config.inner_dim()));
   return weights;
 }
 

@@ -79,7 +79,6 @@ struct FluxModulation {
 /// What sparse steps read of one layer's (image) MLP.
 struct SparseMlpWeights {
   Tensor out_transposed;  ///< [F, C]: they gather rows of the second weight transposed
-  Tensor in_values;       ///< [F, C]: the first weight where that is f8_e4m3 with scales, as they mean it; else empty
 };
 
 /// What a forward is part of, besides its inputs.

@@ -122,11 +122,11 @@ void column_mlp_into(const Context& context, const Tensor& x, const Linear& firs
   if (first.weight.rank() != 2 || first.weight.dim(1) != channels) {
     fail_shape("column_mlp: first layer's weight", "[F, " + std::to_string(channels) + "]", first.weight);
   }
-  if (first.scale) {
-    throw Error(ErrorCode::kUnsupported, "expected a first layer without scales: dequantize_rows gives one",
-                "column_mlp");
-  }
   const int64_t num_features = first.weight.dim(0);
+  if (first.scale) {
+    check_f32(context, first.scale, {num_features}, "column_mlp: first layer's scale");
+    check_dtype(first.weight, DType::kF8E4M3, "column_mlp: first layer's weight with a scale");
+  }
   if (second_transposed.rank() != 2 || second_transposed.dim(0) != num_features) {
     fail_shape("column_mlp: second layer's weight", "[" + std::to_string(num_features) + ", C]", second_transposed);
   }
@@ -154,6 +154,7 @@ void column_mlp_into(const Context& context, const Tensor& x, const Linear& firs
       check_features(context, features, batch, block_count("column_mlp: block_rows", rows, features.block_rows));
   params.x = in(x);
   params.weight1 = in(first.weight);
+  params.weight1_scale = static_cast<const float*>(first.scale.data());
   params.bias1 = in(first.bias);
   params.weight2 = in(second_transposed);
   params.activations = out(activations);

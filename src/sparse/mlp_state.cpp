@@ -99,9 +99,8 @@ void SparseMlpState::forward(const Context& context, MlpStep kind, int step, con
     if (kind == MlpStep::kSparseSelect || features_.indices.empty()) {
       choose_features(context, step, x, weights, random_features);
     }
-    const Linear first = weights.first_values ? Linear{weights.first_values, weights.first.bias} : weights.first;
-    ops::column_mlp_into(context, x, first, weights.activation, weights.second_transposed, features_, activations_,
-                         output_);
+    ops::column_mlp_into(context, x, weights.first, weights.activation, weights.second_transposed, features_,
+                         activations_, output_);
   }
   if (!stream.empty()) ops::gated_add_into(context, output_, gate, stream, stream);
 }

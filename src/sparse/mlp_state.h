@@ -16,8 +16,6 @@ struct MlpWeights {
   Linear second;             ///< [C_out, F]
   Tensor second_transposed;  ///< [F, C_out]: rows of it are what a sparse step gathers; may be empty for full steps
   Activation activation = Activation::kGeluTanh;
-  /// [F, C]: what a sparse step reads in place of first.weight, where that is f8_e4m3 with scales; else empty.
-  Tensor first_values = {};
 };
 
 /// What all sparse MLP layers of one generation have in common.

@@ -136,9 +136,15 @@ const BadCall kBadCalls[] = {
      [](const Context& c, const Maker& t) { ops::quantize_rows(c, t({3, 4}, DType::kF16)); }},
     {"dequantize_rows_scales", ErrorCode::kShapeMismatch, "dequantize_rows: scales",
      [](const Context& c, const Maker& t) { ops::dequantize_rows(c, t({3, 4}, DType::kF8E4M3), t({4}, DType::kF32)); }},
-    {"column_mlp_scaled_weight", ErrorCode::kUnsupported, "column_mlp",
+    {"column_mlp_scale", ErrorCode::kShapeMismatch, "column_mlp: first layer's scale",
      [](const Context& c, const Maker& t) {
-       const Linear first{t({6, 4}, DType::kF8E4M3), {}, t({6}, DType::kF32)};
+       const Linear first{t({6, 4}, DType::kF8E4M3), {}, t({4}, DType::kF32)};
+       ops::column_mlp_into(c, t({1, 8, 4}), first, Activation::kGeluTanh, t({6, 4}), small_features(t), t({1, 8, 6}),
+                            t({1, 8, 4}));
+     }},
+    {"column_mlp_scaled_bf16", ErrorCode::kInvalidArgument, "column_mlp: first layer's weight with a scale",
+     [](const Context& c, const Maker& t) {
+       const Linear first{t({6, 4}, DType::kBF16), {}, t({6}, DType::kF32)};
        ops::column_mlp_into(c, t({1, 8, 4}), first, Activation::kGeluTanh, t({6, 4}), small_features(t), t({1, 8, 6}),
                             t({1, 8, 4}));
      }},

@@ -6,6 +6,7 @@
 
 #include "core/random_columns.h"
 #include "ops/elementwise.h"
+#include "ops/fp8_rows.h"
 #include "support/column_reference.h"
 #include "support/op_test.h"
 #include "support/reference.h"
@@ -21,6 +22,7 @@ struct MlpCase : NamedCase {
   bool bias = true;
   Activation activation = Activation::kGeluTanh;
   bool dense_tokens = false;  // of the activations
+  bool scaled = false;        // the first weight's rows have scales, and x is rounded like them
 };
 
 const MlpCase kCases[] = {
@@ -45,6 +47,12 @@ const MlpCase kCases[] = {
     {"hopper_none", 1, 200, 64, 100, 256, 128, 0.0, DType::kBF16, 0, true, Activation::kGeluTanh, true},
     {"hopper_every", 1, 200, 192, 600, 256, 128, 1.0, DType::kBF16, 0, true, Activation::kGeluTanh, true},
     {"hopper_one_row", 3, 1, 64, 70, 256, 128, 0.5, DType::kBF16, 0, true, Activation::kGeluTanh, true},
+    {"scaled", 2, 50, 24, 60, 20, 16, 0.4, DType::kF8E4M3, 0, true, Activation::kGeluTanh, false, true},
+    {"scaled_every", 1, 37, 40, 30, 12, 16, 1.0, DType::kF8E4M3, 2, false, Activation::kGeluTanh, true, true},
+    {"hopper_scaled", 2, 300, 256, 1000, 512, 128, 0.35, DType::kF8E4M3, 0, true, Activation::kGeluTanh, true, true},
+    {"hopper_scaled_every", 1, 200, 384, 600, 256, 128, 1.0, DType::kF8E4M3, 0, true, Activation::kSilu, true, true},
+    {"hopper_scaled_strided", 1, 77, 128, 300, 256, 128, 0.5, DType::kF8E4M3, 16, false, Activation::kGeluTanh, true,
+     true},
     {"hopper_tiles_left_over", 1, 1300, 64, 700, 4096, 128, 0.4, DType::kBF16, 0, true, Activation::kGeluTanh, true},
 };
 
@@ -55,8 +63,10 @@ class ColumnMlpTest : public OpCaseTest<MlpCase> {
     x = random_view({c.batch, c.rows, c.channels}, context().activation_dtype(), c.pad);
     const float scale = 1.0f / std::sqrt(static_cast<float>(c.channels));
     first.weight = random_view({c.features, c.channels}, c.weight_dtype, c.pad, scale);
-    if (c.bias) first.bias = random({c.features}, c.weight_dtype, 0.5f);
-    second = random_view({c.features, c.out_channels}, c.weight_dtype, c.pad);
+    const DType other_dtype = c.scaled ? DType::kBF16 : c.weight_dtype;
+    if (c.scaled) first.scale = random({c.features}, DType::kF32);
+    if (c.bias) first.bias = random({c.features}, other_dtype, 0.5f);
+    second = random_view({c.features, c.out_channels}, other_dtype, c.pad);
     if (c.dense_tokens) {
       const int64_t padded = (c.rows + 7) / 8 * 8;
       activations = random({c.batch, c.features, padded}).permute({0, 2, 1}).slice(1, 0, c.rows);
@@ -80,10 +90,25 @@ class ColumnMlpTest : public OpCaseTest<MlpCase> {
                 c.block_rows};
   }
 
+  /// x as the first layer multiplies it, and its weight as it means it.
+  Array multiplied_x() {
+    if (!test_case().scaled) return read(x);
+    const ops::Fp8Rows rows = ops::quantize_rows(context(), x);
+    return scaled(read(rows.values), read(rows.scales));
+  }
+  Array meant_weight() { return first.scale ? scaled(read(first.weight), read(first.scale)) : read(first.weight); }
+
   Tensor x, second, activations, out;
   Linear first;
   KeptColumns kept{Dims{1, 1, 1}};
   ops::FeatureSet features;
+
+ private:
+  static Array scaled(Array rows, const Array& scales) {
+    const int64_t columns = numel(rows.shape) / numel(scales.shape);
+    for (int64_t i = 0; i < numel(rows.shape); ++i) rows[i] *= scales[i / columns];
+    return rows;
+  }
 };
 
 TEST_P(ColumnMlpTest, MatchesReference) {
@@ -91,7 +116,7 @@ TEST_P(ColumnMlpTest, MatchesReference) {
   make_problem();
   const MlpCase& c = test_case();
   const ColumnMlpReference expected =
-      reference_column_mlp(read(x), read(first.weight), read(first.bias), c.activation, read(second), kept,
+      reference_column_mlp(multiplied_x(), meant_weight(), read(first.bias), c.activation, read(second), kept,
                            c.block_rows, read(activations), read(out));
   ops::column_mlp_into(context(), x, first, c.activation, second, features, activations, out);
   const double factor = 8.0 + std::sqrt(static_cast<double>(std::max(c.channels, c.features)));

@@ -1,13 +1,11 @@
 #include <algorithm>
 
-#include "cuda/activations.cuh"
-#include "cuda/any_type.cuh"
 #include "cuda/cuda_error.h"
 #include "cuda/launch.h"
 #include "cuda/overlap.cuh"
-#include "cuda/sm90/attention_rows.cuh"
+#include "cuda/quantize_rows.h"
 #include "cuda/sm90/column_mlp.h"
-#include "cuda/sm90/column_mlp_producer.cuh"
+#include "cuda/sm90/column_mlp_results.cuh"
 #include "cuda/sm90/tensor_map.h"
 
 // Two kernels, each a matmul of which one operand's rows are gathered:
@@ -24,7 +22,7 @@ constexpr int64_t kDifferenceBytes = int64_t{512} << 20;
 
 /// Steps of a tile in which threads ask for what they want at its end: biases once features are there, and outputs once
 /// those have come to L2.
-constexpr int kBiasStep = 4, kAskStep = 16;
+constexpr int kBiasStep = 4, kOutStep = 16;
 
 /// Waits for a stage; gathered rows were written as ordinary stores are.
 __device__ void wait_stage(const Pipeline& pipeline, const Position& at) {
@@ -36,131 +34,20 @@ __device__ void release(const Pipeline& pipeline, int stage) {
   if (lane_index() == 0) arrive(pipeline.empty(stage));
 }
 
-/// Of eight bf16 each, rounded once.
-__device__ uint4 difference_of(uint4 fresh, uint4 old) {
-  const auto difference = [](uint32_t a, uint32_t b) {
-    const __nv_bfloat162 result =
-        __hsub2(*reinterpret_cast<const __nv_bfloat162*>(&a), *reinterpret_cast<const __nv_bfloat162*>(&b));
-    return *reinterpret_cast<const uint32_t*>(&result);
-  };
-  return make_uint4(difference(fresh.x, old.x), difference(fresh.y, old.y), difference(fresh.z, old.z),
-                    difference(fresh.w, old.w));
+/// Of 32 bytes along the depth.
+template <bool kF8>
+__device__ void multiply(float (&sums)[kTokens / 2], uint64_t features, uint64_t tokens) {
+  if constexpr (kF8) {
+    Wgmma<kTokens>::shared_shared_f8(sums, features, tokens, 1);
+  } else {
+    Wgmma<kTokens>::shared_shared(sums, features, tokens, 1);
+  }
 }
 
-/// Features that a warp renews: kRows of each half of its warpgroup's.
-constexpr int kHalves = 2, kHalfFeatures = 64;
-static_assert(kConsumers * kHalves * kHalfFeatures == kTileWidth && kHalfFeatures == 4 * Exchange::kRows);
-
-/// What a warp renews of a tile: 16 kept features of each half of its warpgroup's, and all tokens.
-class RenewedRows {
- public:
-  /// The numbers of the features are asked for.
-  __device__ RenewedRows(const Arguments& a, const RenewTiles& tile, int warpgroup) : a_(a) {
-    const int block = tile.block, first_token = a.first_row(block) + Exchange::column(0);
-    const int first_place =
-        tile.first_place + warpgroup * kHalves * kHalfFeatures + warp_index() % 4 * Exchange::kRows + Exchange::row(0);
-    places_ = tile.count - first_place;
-    tokens_ = a.rows - first_token;
-    cache_ = a.activations + a.batch(block) * a.activation_batch_stride + first_token;
-    differences_ = a.differences + (block * a.kept_rows + first_place) * kTokens + Exchange::column(0);
-#pragma unroll
-    for (int half = 0; half < kHalves; ++half) {
-#pragma unroll
-      for (int i = 0; i < kRowsOfLane; ++i) {
-        // Of a place past the list's end, the last one.
-        const int at = min(first_place + place(half, i * Exchange::kRowSteps), tile.count - 1);
-        features_[half][i] = a.feature(block, tile.count, at);
-      }
-    }
-  }
-
-  /// Asks for the biases of the rows that a lane has of products' results; long after the features.
-  __device__ void ask_biases() {
-    static_assert(kRowsOfLane == 4);
-    const int lane = lane_index(), from = lane / 4 % 4 * 8;
-#pragma unroll
-    for (int half = 0; half < kHalves; ++half) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int upper = __shfl_sync(0xffffffffu, features_[half][2 * r], from);
-        const int lower = __shfl_sync(0xffffffffu, features_[half][2 * r + 1], from);
-        biases_[half][r] = a_.bias == nullptr ? 0.0f : load_any(a_.bias, a_.bias_dtype, lane < 16 ? upper : lower);
-      }
-    }
-  }
-
-  /// What is in the cache, a lane's chunks of a half.
-  struct Old {
-    uint4 chunks[Exchange::kSteps];
-  };
-
-  /// Brings activation(sums + bias) into the order of memory, and meanwhile asks for what is old.
-  template <Activation kActivation>
-  __device__ Old activate(const Exchange& exchange, int half, const float (&sums)[kTokens / 2]) const {
-    Old old;
-    __syncwarp();
-#pragma unroll
-    for (int block = 0; block < kTokens / 8; block += 2) {
-      // Once some sums have made room.
-      if (block == kTokens / 16) old = ask_old(half);
-      uint32_t words[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float* pair = sums + 4 * block + 2 * i;
-        const float bias = biases_[half][i % 2];
-        words[i] = pack_bf16(cuda::activate<kActivation>(pair[0] + bias), cuda::activate<kActivation>(pair[1] + bias));
-      }
-      store_matrices(exchange.matrices(block), words);
-    }
-    __syncwarp();
-    return old;
-  }
-
-  /// Writes them to the cache, and their difference from what was there to the workspace.
-  __device__ void write(const Exchange& exchange, int half, const Old& old) const {
-#pragma unroll
-    for (int i = 0; i < Exchange::kSteps; ++i) {
-      const uint4 fresh = load_shared_16(exchange.chunk(i));
-      const bool is_there = exists(half, i);
-      if (is_there) *reinterpret_cast<uint4*>(cached(half, i)) = fresh;
-      // Zeros for places past the list and tokens past the end: they are multiplied, too.
-      *reinterpret_cast<uint4*>(differences_ + place(half, i) * kTokens + token(i)) =
-          is_there ? difference_of(fresh, old.chunks[i]) : uint4{};
-    }
-  }
-
- private:
-  static_assert(kExchangeColumns == kTokens);
-  static constexpr int kRowsOfLane = Exchange::kSteps / Exchange::kRowSteps;  // of a half
-
-  __device__ Old ask_old(int half) const {
-    Old old;
-#pragma unroll
-    for (int i = 0; i < Exchange::kSteps; ++i) {
-      old.chunks[i] = uint4{};
-      if (exists(half, i)) old.chunks[i] = *reinterpret_cast<const uint4*>(cached(half, i));
-    }
-    return old;
-  }
-  // Relative to the lane's first place in the block's list, and to its first token.
-  __device__ static constexpr int place(int half, int step) { return half * kHalfFeatures + Exchange::row_step(step); }
-  __device__ static constexpr int token(int step) { return Exchange::column_step(step); }
-  __device__ bool exists(int half, int step) const { return place(half, step) < places_ && token(step) < tokens_; }
-  __device__ __nv_bfloat16* cached(int half, int step) const {
-    return cache_ + features_[half][step / Exchange::kRowSteps] * a_.activation_stride + token(step);
-  }
-
-  const Arguments& a_;
-  int places_, tokens_;  // from the lane's first ones on
-  __nv_bfloat16 *cache_, *differences_;
-  int features_[kHalves][kRowsOfLane];
-  float biases_[kHalves][2];
-};
-
 /// The products of a tile with kProducts x 64 features of this warpgroup.
-template <int kProducts>
+template <int kProducts, bool kF8>
 __device__ void multiply_renew(const Arguments& a, const Pipeline& pipeline, int first_row, Position& at,
-                               RenewedRows& rows, float (&low)[kTokens / 2], float (&high)[kTokens / 2]) {
+                               RenewedRows<kF8>& rows, float (&low)[kTokens / 2], float (&high)[kTokens / 2]) {
   using Features = SharedMatrix<kTileWidth, kDepth>;
   using Tokens = SharedMatrix<kTokens, kDepth>;
 #pragma unroll
@@ -176,15 +63,13 @@ __device__ void multiply_renew(const Arguments& a, const Pipeline& pipeline, int
     if constexpr (kProducts > 0) {
 #pragma unroll
       for (int i = 0; i < kDepth / 16; ++i) {
-        Wgmma<kTokens>::shared_shared(low, first + Features::depth_along_rows_step(i),
-                                      tokens + Tokens::depth_along_rows_step(i), 1);
+        multiply<kF8>(low, first + Features::depth_along_rows_step(i), tokens + Tokens::depth_along_rows_step(i));
       }
     }
     if constexpr (kProducts > 1) {
 #pragma unroll
       for (int i = 0; i < kDepth / 16; ++i) {
-        Wgmma<kTokens>::shared_shared(high, second + Features::depth_along_rows_step(i),
-                                      tokens + Tokens::depth_along_rows_step(i), 1);
+        multiply<kF8>(high, second + Features::depth_along_rows_step(i), tokens + Tokens::depth_along_rows_step(i));
       }
     }
     commit_products();
@@ -196,7 +81,7 @@ __device__ void multiply_renew(const Arguments& a, const Pipeline& pipeline, int
   }
 }
 
-template <Activation kActivation>
+template <Activation kActivation, bool kF8>
 __device__ void compute_renew(const Arguments& a, const Pipeline& pipeline, int warpgroup) {
   const int first_row = warpgroup * kHalves * kHalfFeatures;
   const Exchange exchange(pipeline.exchange());
@@ -205,7 +90,7 @@ __device__ void compute_renew(const Arguments& a, const Pipeline& pipeline, int 
   while (tiles.next()) {
     float low[kTokens / 2], high[kTokens / 2];  // sums of the first half's features and the second one's
     const int places = tiles.places - first_row;
-    RenewedRows rows(a, tiles, warpgroup);
+    RenewedRows<kF8> rows(a, tiles, warpgroup);
     if (places > kHalfFeatures) {
       multiply_renew<2>(a, pipeline, first_row, at, rows, low, high);
     } else if (places > 0) {
@@ -214,8 +99,8 @@ __device__ void compute_renew(const Arguments& a, const Pipeline& pipeline, int 
       multiply_renew<0>(a, pipeline, first_row, at, rows, low, high);
       continue;
     }
-    rows.write(exchange, 0, rows.activate<kActivation>(exchange, 0, low));
-    if (places > kHalfFeatures) rows.write(exchange, 1, rows.activate<kActivation>(exchange, 1, high));
+    rows.write(exchange, 0, rows.template activate<kActivation>(exchange, 0, low));
+    if (places > kHalfFeatures) rows.write(exchange, 1, rows.template activate<kActivation>(exchange, 1, high));
   }
 }
 
@@ -224,16 +109,8 @@ __device__ void compute_add_tile(const Arguments& a, const Pipeline& pipeline, c
                                  Position& at) {
   using Tokens = SharedMatrix<kDepth, kRowElements>;
   using Channels = SharedMatrix<kDepth, kWidth>;
-  constexpr int kColumns = kWidth < kExchangeColumns ? kWidth : kExchangeColumns;
-  using Exchange = WarpExchange<kColumns>;
-  constexpr int kSteps = Exchange::kSteps;
-  const Exchange exchange(pipeline.exchange());
-  const int first_row = a.first_row(tile.block) + warpgroup * 64 + warp_index() % 4 * Exchange::kRows;
-  __nv_bfloat16* out =
-      a.out.data + a.batch(tile.block) * a.out.strides.batch + first_row * a.out.strides.token + tile.first_channel;
-  const auto exists = [&](int i) { return first_row + Exchange::row(i) < a.rows; };
-  const auto at_step = [&](int i) { return Exchange::row(i) * a.out.strides.token + Exchange::column(i); };
-  const int ask_step = min(kAskStep, tile.steps - 1);
+  const AddedRows<kWidth> rows(a, pipeline, tile, warpgroup);
+  const int ask_step = min(kOutStep, tile.steps - 1);
   float sums[kWidth / 2];
 #pragma unroll
   for (int i = 0; i < kWidth / 2; ++i) sums[i] = 0.0f;
@@ -249,48 +126,12 @@ __device__ void compute_add_tile(const Arguments& a, const Pipeline& pipeline, c
                                               channels + Channels::depth_down_columns_step(i), 1);
     }
     commit_products();
-    if (step == ask_step) {
-#pragma unroll
-      for (int i = 0; i < kSteps; ++i) copy_16(exchange.chunk(i), out + at_step(i), exists(i));
-    }
+    if (step == ask_step) rows.ask();
     wait_products<0>();
     release(pipeline, at.slot);
     at.advance();
   }
-  // What a warp has room for at a time; the first part is there, the next one comes meanwhile.
-  constexpr int kParts = kWidth / kColumns;
-  uint4 next[kParts > 1 ? kSteps : 1];
-#pragma unroll
-  for (int part = 0; part < kParts; ++part) {
-    if (part == 0) wait_copies();
-    __syncwarp();
-    if (part + 1 < kParts) {
-#pragma unroll
-      for (int i = 0; i < kSteps; ++i) {
-        next[i] = exists(i) ? *reinterpret_cast<const uint4*>(out + at_step(i) + (part + 1) * kColumns) : uint4{};
-      }
-    }
-#pragma unroll
-    for (int block = 0; block < kColumns / 8; block += 2) {
-      uint32_t words[4];
-      load_matrices(exchange.matrices(block), words);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float* pair = sums + part * (kColumns / 2) + 4 * block + 2 * i;
-        const float2 known = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&words[i]));
-        words[i] = pack_bf16(known.x + pair[0], known.y + pair[1]);
-      }
-      store_matrices(exchange.matrices(block), words);
-    }
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-      const uint4 chunk = load_shared_16(exchange.chunk(i));
-      if (part + 1 < kParts) store_shared_16(exchange.chunk(i), next[i]);
-      if (exists(i)) *reinterpret_cast<uint4*>(out + at_step(i) + part * kColumns) = chunk;
-    }
-  }
-  __syncwarp();
+  rows.add(sums);
 }
 
 __device__ void compute_add(const Arguments& a, const Pipeline& pipeline, int warpgroup) {
@@ -305,7 +146,7 @@ __device__ void compute_add(const Arguments& a, const Pipeline& pipeline, int wa
   }
 }
 
-template <bool kRenew, Activation kActivation>
+template <bool kRenew, Activation kActivation, bool kF8>
 __global__ void __launch_bounds__(kThreads, 1) column_mlp(const __grid_constant__ Arguments a) {
   extern __shared__ unsigned char shared[];
   const Pipeline pipeline(shared);
@@ -326,7 +167,7 @@ __global__ void __launch_bounds__(kThreads, 1) column_mlp(const __grid_constant_
   } else {
     grow_registers<kConsumerRegisters>();
     if constexpr (kRenew) {
-      compute_renew<kActivation>(a, pipeline, warpgroup - 1);
+      compute_renew<kActivation, kF8>(a, pipeline, warpgroup - 1);
     } else {
       compute_add(a, pipeline, warpgroup - 1);
     }
@@ -334,12 +175,16 @@ __global__ void __launch_bounds__(kThreads, 1) column_mlp(const __grid_constant_
 }
 
 using Kernel = void (*)(Arguments);
+template <bool kF8>
 Kernel renew_with(Activation activation) {
   switch (activation) {
-    case Activation::kGeluTanh: return column_mlp<true, Activation::kGeluTanh>;
-    case Activation::kSilu: return column_mlp<true, Activation::kSilu>;
+    case Activation::kGeluTanh: return column_mlp<true, Activation::kGeluTanh, kF8>;
+    case Activation::kSilu: return column_mlp<true, Activation::kSilu, kF8>;
     default: return nullptr;
   }
+}
+Kernel renew_of(const ColumnMlpParams& p) {
+  return p.weight1_scale != nullptr ? renew_with<true>(p.activation) : renew_with<false>(p.activation);
 }
 
 void launch(cudaStream_t stream, Kernel kernel, int blocks, const Arguments& a) {
@@ -351,7 +196,7 @@ void launch(cudaStream_t stream, Kernel kernel, int blocks, const Arguments& a) 
 
 struct Workspace {
   int64_t kept_rows, blocks_at_once;
-  int64_t differences_bytes;
+  int64_t differences_bytes, x_bytes, x_scales_bytes;
 
   explicit Workspace(const ColumnMlpParams& p) {
     const int64_t blocks = p.batch * ceil_div(p.rows, kMlpBlock);
@@ -360,19 +205,54 @@ struct Workspace {
     const int64_t block_bytes = kept_rows * kTokens * 2;
     blocks_at_once = std::clamp<int64_t>(kDifferenceBytes / block_bytes, 1, blocks);
     differences_bytes = blocks_at_once * block_bytes;
+    const bool f8 = p.weight1_scale != nullptr;
+    x_bytes = f8 ? round_up(p.batch * p.rows * p.channels, kSwizzlePattern) : 0;
+    x_scales_bytes = f8 ? blocks * kTokens * int64_t{sizeof(float)} : 0;
   }
+  int64_t bytes() const { return differences_bytes + x_bytes + x_scales_bytes; }
 };
+
+/// Channels of a step of renew.
+int64_t depth_of(const ColumnMlpParams& p) { return p.weight1_scale != nullptr ? 2 * kDepth : kDepth; }
+
+/// x for the copy engine; quantised first, into memory, where the first layer is f8_e4m3.
+CUtensorMap map_x(cudaStream_t stream, const ColumnMlpParams& p, const Workspace& space, char* memory, Arguments& a) {
+  if (p.weight1_scale == nullptr) {
+    return make_head_map(p.x.data, {p.x_batch_stride, p.x_row_stride, p.x_row_stride}, p.batch, p.rows, 1, p.channels,
+                         kTokens);
+  }
+  auto* scales = reinterpret_cast<float*>(memory + space.x_bytes);
+  // Whole blocks of scales.
+  const int64_t scale_stride = round_up(p.rows, kMlpBlock);
+  launch_quantize_rows(stream, {p.x,
+                                {memory, DType::kF8E4M3},
+                                scales,
+                                p.batch,
+                                p.rows,
+                                p.channels,
+                                p.x_batch_stride,
+                                p.x_row_stride,
+                                scale_stride});
+  a.weight_scales = p.weight1_scale;
+  a.x_scales = scales;
+  // Pairs of elements, which the copy engine takes for one of bf16.
+  const int64_t pairs = p.channels / 2;
+  return make_head_map(memory, {p.rows * pairs, pairs, pairs}, p.batch, p.rows, 1, pairs, kTokens);
+}
 
 }  // namespace
 
 bool takes(const DeviceProperties& device, const ColumnMlpParams& p) {
   constexpr size_t kElement = 2, kBytes = 16;
   const int64_t limit = int64_t{1} << 31;
-  return device.major == kHopperMajor && renew_with(p.activation) != nullptr && p.block_rows == kMlpBlock &&
-         p.x.dtype == DType::kBF16 && p.weight1.dtype == DType::kBF16 && p.weight2.dtype == DType::kBF16 &&
-         p.channels > 0 && p.channels % kDepth == 0 && p.out_channels > 0 && p.out_channels % kTileWidth == 0 &&
+  const bool f8 = p.weight1_scale != nullptr;
+  const size_t weight1_element = size_of(p.weight1.dtype);
+  return device.major == kHopperMajor && renew_of(p) != nullptr && p.block_rows == kMlpBlock &&
+         p.x.dtype == DType::kBF16 && p.weight1.dtype == (f8 ? DType::kF8E4M3 : DType::kBF16) &&
+         p.weight2.dtype == DType::kBF16 && p.channels > 0 && p.channels % depth_of(p) == 0 && p.out_channels > 0 &&
+         p.out_channels % kTileWidth == 0 &&
          is_aligned(p.x.data, kElement, kBytes, p.x_row_stride, p.batch == 1 ? 0 : p.x_batch_stride) &&
-         is_aligned(p.weight1.data, kElement, kBytes, p.weight1_row_stride) &&
+         is_aligned(p.weight1.data, weight1_element, kBytes, p.weight1_row_stride) &&
          is_aligned(p.weight2.data, kElement, kBytes, p.weight2_row_stride) && p.activation_row_stride == 1 &&
          is_aligned(p.activations.data, kElement, kBytes, p.activation_feature_stride, p.activation_batch_stride) &&
          p.activation_feature_stride >= round_up(p.rows, 8) && is_aligned(p.out.data, kElement, kBytes) &&
@@ -380,7 +260,7 @@ bool takes(const DeviceProperties& device, const ColumnMlpParams& p) {
          p.batch * ceil_div(p.rows, kMlpBlock) < (1 << 20);
 }
 
-int64_t column_mlp_workspace_bytes(const ColumnMlpParams& params) { return Workspace(params).differences_bytes; }
+int64_t column_mlp_workspace_bytes(const ColumnMlpParams& params) { return Workspace(params).bytes(); }
 
 void launch_column_mlp(cudaStream_t stream, const DeviceProperties& device, const ColumnMlpParams& params,
                        void* workspace) {
@@ -390,7 +270,7 @@ void launch_column_mlp(cudaStream_t stream, const DeviceProperties& device, cons
   a.features = static_cast<int>(params.features);
   a.blocks_per_sample = static_cast<int>(ceil_div(params.rows, kMlpBlock));
   a.rows = static_cast<int>(params.rows);
-  a.steps = static_cast<int>(params.channels / kDepth);
+  a.steps = static_cast<int>(params.channels / depth_of(params));
   a.bias = params.bias1.data;
   a.bias_dtype = params.bias1.dtype;
   a.activations = static_cast<__nv_bfloat16*>(params.activations.data);
@@ -403,8 +283,8 @@ void launch_column_mlp(cudaStream_t stream, const DeviceProperties& device, cons
            1,
            static_cast<int>(params.rows)};
   a.channels = static_cast<int>(params.out_channels);
-  const CUtensorMap x = make_head_map(params.x.data, {params.x_batch_stride, params.x_row_stride, params.x_row_stride},
-                                      params.batch, params.rows, 1, params.channels, kTokens);
+  const CUtensorMap x = map_x(stream, params, space, static_cast<char*>(workspace) + space.differences_bytes, a);
+  const size_t weight1_element = size_of(params.weight1.dtype);
   const int64_t blocks = params.batch * a.blocks_per_sample;
   for (int64_t first = 0; first < blocks; first += space.blocks_at_once) {
     a.first_block = static_cast<int>(first);
@@ -415,15 +295,15 @@ void launch_column_mlp(cudaStream_t stream, const DeviceProperties& device, cons
     a.section = ceil_div(a.blocks, sections);
 
     a.boxed = x;
-    a.weight = static_cast<const __nv_bfloat16*>(params.weight1.data);
-    a.weight_row_bytes = static_cast<uint32_t>(params.weight1_row_stride * 2);
-    launch(stream, renew_with(params.activation), device.multiprocessors, a);
+    a.weight = static_cast<const char*>(params.weight1.data);
+    a.weight_row_bytes = static_cast<uint32_t>(params.weight1_row_stride * static_cast<int64_t>(weight1_element));
+    launch(stream, renew_of(params), device.multiprocessors, a);
 
     a.boxed = make_head_map(a.differences, {a.kept_rows * kTokens, kTokens, kTokens}, a.blocks, a.kept_rows, 1, kTokens,
                             kDepth);
-    a.weight = static_cast<const __nv_bfloat16*>(params.weight2.data);
+    a.weight = static_cast<const char*>(params.weight2.data);
     a.weight_row_bytes = static_cast<uint32_t>(params.weight2_row_stride * 2);
-    launch(stream, column_mlp<false, Activation::kNone>, device.multiprocessors, a);
+    launch(stream, column_mlp<false, Activation::kNone, false>, device.multiprocessors, a);
   }
 }
 

@@ -11,11 +11,11 @@ namespace chipmunk::cuda::sm90 {
 /// Tokens that share a list of features.
 constexpr int64_t kMlpBlock = 128;
 
-/// Whether the kernels take the problem: bf16, blocks of kMlpBlock tokens, channels a multiple of 64, output channels
-/// of 256, rows that start at 16 bytes.
+/// Whether the kernels take the problem: bf16, or a first weight in f8_e4m3 with scales; blocks of kMlpBlock tokens;
+/// channels a multiple of 64, with f8_e4m3 of 128; output channels of 256; rows that start at 16 bytes.
 bool takes(const DeviceProperties& device, const ColumnMlpParams& params);
 
-/// Bytes of scratch memory that launch_column_mlp wants: enough for some of the blocks at a time.
+/// Bytes of scratch memory that launch_column_mlp wants: enough for some of the blocks at a time, and for x in f8_e4m3.
 int64_t column_mlp_workspace_bytes(const ColumnMlpParams& params);
 void launch_column_mlp(cudaStream_t stream, const DeviceProperties& device, const ColumnMlpParams& params,
                        void* workspace);

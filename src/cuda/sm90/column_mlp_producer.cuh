@@ -12,6 +12,9 @@ constexpr int kConsumers = 2;  // warpgroups
 constexpr int kThreads = (kConsumers + 1) * 128;
 constexpr int kProducerThreads = 128;
 constexpr int kProducerRegisters = 56, kConsumerRegisters = 224;
+/// What a thread of a block of so many begins with; together they get no more.
+constexpr int kFirstRegisters = 65536 / kThreads / 8 * 8;
+static_assert(kProducerRegisters + kConsumers * kConsumerRegisters <= (kConsumers + 1) * kFirstRegisters);
 
 /// What a stage holds: the gathered operand and the one that comes in boxes.
 constexpr int kGatheredBytes = kTileWidth * kDepth * 2, kBoxedBytes = kTokens * kDepth * 2;
@@ -79,7 +82,7 @@ __device__ inline void bring_renew(const Arguments& a, const Pipeline& pipeline)
     // Whole products of 64 features.
     const int copies = (tiles.places + 63) / 64 * (64 / kRowsAtOnce);
     const int batch = a.batch(tiles.block), first_row = a.first_row(tiles.block);
-    const char* weight = reinterpret_cast<const char*>(a.weight);
+    const char* weight = a.weight;
 #pragma unroll 1
     for (int step = 0; step < a.steps; ++step) {
       wait(pipeline.empty(at.slot), at.parity ^ 1);
@@ -127,7 +130,7 @@ __device__ void bring_add_tile(const Arguments& a, const Pipeline& pipeline, con
   // Rows repeat in the swizzle after eight.
   const uint32_t offsets[2] = {Gathered{0}.chunk(first_row + lane / kChunks, chunk),
                                Gathered{0}.chunk(first_row + lane / kChunks + kRowsAtOnce, chunk)};
-  const char* weight = reinterpret_cast<const char*>(a.weight) + (tile.first_channel + chunk * 8) * int64_t{2};
+  const char* weight = a.weight + (tile.first_channel + chunk * 8) * int64_t{2};
   // A lane asks for the feature of one of the warp's rows; -1 behind the end. Long before: what it asks for comes back
   // behind all the copies that are under way.
   constexpr int kAhead = kStages;

@@ -20,7 +20,7 @@ constexpr int kSectionBlocks = 40;
 /// Of both kernels.
 struct Arguments {
   CUtensorMap boxed;  // renew: x; add: the differences
-  const __nv_bfloat16* weight;
+  const char* weight;
   uint32_t weight_row_bytes;
   const int32_t *indices, *counts;  // of this launch's first token block on
   int64_t capacity;
@@ -28,7 +28,8 @@ struct Arguments {
   int section;  // see kSectionBlocks
   int steps;    // renew: along the channels
   // renew
-  const void* bias;  // or null
+  const float *weight_scales, *x_scales;  // of f8_e4m3: [F], and [batch, blocks_per_sample, kTokens]
+  const void* bias;                       // or null
   DType bias_dtype;
   __nv_bfloat16* activations;  // [B, F, T]
   int64_t activation_batch_stride, activation_stride;
