@@ -50,10 +50,24 @@ TEST(BenchMlp, ChecksAndTimesEveryKindOfStep) {
   EXPECT_NEAR(random["kept"], 0.3 + 0.7 * 0.05, 0.02);
 }
 
+TEST(BenchMlp, WithFp8) {
+  const ProgramResult result = run_tiny({"--json", "--quiet", "--fp8"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json kernels = Json::parse(result.out)["kernels"];
+  ASSERT_EQ(kernels.size(), 12u);
+  for (size_t i = 8; i < kernels.size(); ++i) {
+    EXPECT_EQ(kernels[i]["kernel"], i % 2 == 0 ? "select + sparse, fp8" : "sparse, fp8");
+    EXPECT_GT(kernels[i]["relative_error"], 0.0);
+    EXPECT_LT(kernels[i]["relative_error"], 1e-5) << "f32 on the CPU, of rounded operands";
+    EXPECT_GT(kernels[i]["times_dense"], 0.0);
+  }
+}
+
 TEST(BenchMlp, ShowsATable) {
   const ProgramResult result = run_tiny({"--threads", "1"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
-  for (const char* part : {"x dense", "tiny       dense            100.0%", "tiny       select + sparse   30.1%"}) {
+  for (const char* part :
+       {"x dense", "tiny       dense                100.0%", "tiny       select + sparse       30.1%"}) {
     EXPECT_NE(result.out.find(part), std::string::npos) << part << " in: " << result.out;
   }
   EXPECT_NE(result.err.find("tiny: 300 tokens"), std::string::npos) << result.err;

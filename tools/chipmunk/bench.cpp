@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -73,10 +72,8 @@ std::string to_json(const std::vector<MlpResult>& results) {
 }
 
 /// Runs one of the benchmarks and prints what it found.
-template <class Preset, class Result>
-int run_bench(const BenchKernelsOptions& options, const std::vector<Preset>& known,
-              std::vector<Result> (*bench)(const Context&, const std::vector<Preset>&, int,
-                                           const std::function<void(const std::string&)>&),
+template <class Preset, class Result, class Bench>
+int run_bench(const BenchKernelsOptions& options, const std::vector<Preset>& known, const Bench& bench,
               std::string (*format_table)(const std::vector<Result>&)) {
   if (options.rounds < 1 || options.rounds > kMaxRounds) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -101,7 +98,9 @@ int run_bench_kernels(const BenchKernelsOptions& options) {
 }
 
 int run_bench_mlp(const BenchKernelsOptions& options) {
-  return run_bench(options, mlp_presets(), bench_mlp, format_mlp_table);
+  const auto bench = [&](const Context& context, const std::vector<MlpPreset>& presets, int rounds,
+                         const auto& progress) { return bench_mlp(context, presets, rounds, options.fp8, progress); };
+  return run_bench(options, mlp_presets(), bench, format_mlp_table);
 }
 
 }  // namespace chipmunk::cli

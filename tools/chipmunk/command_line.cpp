@@ -395,9 +395,9 @@ void add_bench_flux(CLI::App* bench, ParsedCommand* command) {
   flux->callback([command, options] { command->run = [options] { return run_bench_flux(*options); }; });
 }
 
-/// A benchmark of one layer's kernels at the sizes of models.
+/// A benchmark of one layer's kernels at the sizes of models. fp8_help: of its flag, or null where it has none.
 void add_kernel_bench(CLI::App* bench, ParsedCommand* command, const char* name, const char* help,
-                      const char* presets_help, int (*run)(const BenchKernelsOptions&)) {
+                      const char* presets_help, const char* fp8_help, int (*run)(const BenchKernelsOptions&)) {
   auto options = std::make_shared<BenchKernelsOptions>();
   CLI::App* kernels = bench->add_subcommand(name, help);
   kernels->add_option("--preset", options->presets, presets_help)
@@ -406,6 +406,7 @@ void add_kernel_bench(CLI::App* bench, ParsedCommand* command, const char* name,
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   kernels->add_option("--rounds", options->rounds, "Times each kernel is measured, in turn with the others")
       ->option_text("INT [10]");
+  if (fp8_help != nullptr) kernels->add_flag("--fp8", options->fp8, fp8_help);
   kernels->add_option("--device", options->device, "Where to compute")->option_text("cpu|cuda[:i]|auto [auto]");
   kernels->add_option("--threads", options->threads, "CPU threads; 0 for all cores")
       ->option_text("INT [0]")
@@ -419,9 +420,11 @@ void add_bench(CLI::App* app, ParsedCommand* command) {
   CLI::App* bench = app->add_subcommand("bench", "Check and time what generation is made of");
   bench->require_subcommand(1);
   add_kernel_bench(bench, command, "kernels", "Attention, dense and column-sparse, and the column selection",
-                   "Problem size: hunyuan, mid, flux, wan or tiny; may be given several times", run_bench_kernels);
+                   "Problem size: hunyuan, mid, flux, wan or tiny; may be given several times", nullptr,
+                   run_bench_kernels);
   add_kernel_bench(bench, command, "mlp", "A layer's MLP: two linears, and the full and sparse steps of the method",
-                   "Problem size: flux, flux-image, hunyuan or tiny; may be given several times", run_bench_mlp);
+                   "Problem size: flux, flux-image, hunyuan or tiny; may be given several times",
+                   "Sparse steps with the first layer in fp8, too", run_bench_mlp);
   add_bench_flux(bench, command);
 }
 

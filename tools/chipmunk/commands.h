@@ -92,6 +92,7 @@ struct CompareOptions {
 struct BenchKernelsOptions {
   std::vector<std::string> presets = {"tiny"};
   int rounds = 10;
+  bool fp8 = false;  ///< of MLPs: also with the first layer of sparse steps in f8_e4m3
   std::string device = "auto";
   int threads = 0;
   bool json = false;

@@ -12,6 +12,7 @@
 #include "linear_survey.h"
 #include "mlp_check.h"
 #include "ops/elementwise.h"
+#include "ops/fp8_rows.h"
 #include "random_models.h"
 #include "sparse/mlp_state.h"
 #include "stopwatch.h"
@@ -47,13 +48,21 @@ class PresetBench {
                              context.activation_dtype(), 1.0f);
   }
 
-  std::vector<MlpResult> run(bool on_gpu) {
+  std::vector<MlpResult> run(bool on_gpu, bool fp8) {
     {
       const MlpCheck check(context_, weights_, preset_.tokens);
       dense(check);
       if (on_gpu) cublas();
       full_step(check);
-      for (const auto& [top_keys, random_keys] : kShares) sparse_steps(check, top_keys, random_keys);
+      for (const auto& [top_keys, random_keys] : kShares) sparse_steps(check, weights_, top_keys, random_keys);
+    }
+    if (fp8) {
+      fp8_weights_ = weights_;
+      const ops::Fp8Rows rows = ops::quantize_rows(context_, activations_of(weights_.first.weight));
+      fp8_weights_.first.weight = rows.values;
+      fp8_weights_.first.scale = rows.scales;
+      const MlpCheck check(context_, fp8_weights_, preset_.tokens);
+      for (const auto& [top_keys, random_keys] : kShares) sparse_steps(check, fp8_weights_, top_keys, random_keys);
     }
     if (on_gpu) watch_.add_clock();
     watch_.run();
@@ -133,13 +142,20 @@ class PresetBench {
               [=, this] { compute(next_input()); });
   }
 
-  void sparse_steps(const MlpCheck& check, double top_keys, double random_keys) {
+  /// In the dtype of activations, whose rows can be quantised.
+  Tensor activations_of(const Tensor& weight) const {
+    return ops::to_dense(context_, weight, context_.activation_dtype());
+  }
+
+  /// With these weights, which stay where they are.
+  void sparse_steps(const MlpCheck& check, const MlpWeights& weights, double top_keys, double random_keys) {
+    const bool fp8 = !weights.first.scale.empty();
     auto plan = std::make_shared<SparseMlpPlan>();
     plan->top_keys = top_keys;
     plan->random_keys = random_keys;
     const auto state = std::make_shared<SparseMlpState>(plan, 0, 0);
-    const auto compute = [=, this](MlpStep kind, const Tensor& x) {
-      state->forward(context_, kind, next_step(), x, weights_, {}, {});
+    const auto compute = [=, this, &weights](MlpStep kind, const Tensor& x) {
+      state->forward(context_, kind, next_step(), x, weights, {}, {});
     };
     compute(MlpStep::kFull, next_input());
     const auto add_step = [&](const char* kernel, MlpStep kind) {
@@ -152,9 +168,9 @@ class PresetBench {
       result.relative_error = checked(kernel, check.step_error(x, state->features(), before, after), kMaxError);
       add(std::move(result), [=, this] { compute(kind, next_input()); });
     };
-    add_step("select + sparse", MlpStep::kSparseSelect);
-    add_step("sparse", MlpStep::kSparseReuse);
-    selection(*plan, *state);
+    add_step(fp8 ? "select + sparse, fp8" : "select + sparse", MlpStep::kSparseSelect);
+    add_step(fp8 ? "sparse, fp8" : "sparse", MlpStep::kSparseReuse);
+    if (!fp8) selection(*plan, *state);
   }
 
   /// As the step that selects does it, with means and lists of its own.
@@ -210,7 +226,7 @@ class PresetBench {
   const MlpPreset& preset_;
   RandomTensors random_;
   Stopwatch watch_;
-  MlpWeights weights_;
+  MlpWeights weights_, fp8_weights_;
   Tensor inputs_;
   int64_t turn_ = 0;
   int step_ = 0;
@@ -229,14 +245,14 @@ const std::vector<MlpPreset>& mlp_presets() {
   return presets;
 }
 
-std::vector<MlpResult> bench_mlp(const Context& context, const std::vector<MlpPreset>& presets, int rounds,
+std::vector<MlpResult> bench_mlp(const Context& context, const std::vector<MlpPreset>& presets, int rounds, bool fp8,
                                  const std::function<void(const std::string&)>& progress) {
   std::vector<MlpResult> results;
   for (const MlpPreset& preset : presets) {
     progress(fmt::format("{}: {} tokens, {} channels, {} features, {} output channels", preset.name, preset.tokens,
                          preset.channels, preset.features, preset.out_channels));
     PresetBench bench(context, preset, rounds);
-    for (MlpResult& result : bench.run(context.device().kind == DeviceKind::kCuda)) {
+    for (MlpResult& result : bench.run(context.device().kind == DeviceKind::kCuda, fp8)) {
       results.push_back(std::move(result));
     }
   }
@@ -244,13 +260,13 @@ std::vector<MlpResult> bench_mlp(const Context& context, const std::vector<MlpPr
 }
 
 std::string format_mlp_table(const std::vector<MlpResult>& results) {
-  std::string text = fmt::format("{:<10} {:<16} {:>6} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8}\n", "preset", "kernel",
+  std::string text = fmt::format("{:<10} {:<20} {:>6} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8}\n", "preset", "kernel",
                                  "kept", "ms", "min", "max", "TFLOP/s", "x dense", "x cuBLAS", "clock");
   const auto cell = [](double value, const char* format) {
     return value > 0.0 ? fmt::format(fmt::runtime(format), value) : std::string("-");
   };
   for (const MlpResult& result : results) {
-    text += fmt::format("{:<10} {:<16} {:>5.1f}% {:>9.4f} {:>9.4f} {:>9.4f} {:>8} {:>8} {:>8} {:>8}\n", result.preset,
+    text += fmt::format("{:<10} {:<20} {:>5.1f}% {:>9.4f} {:>9.4f} {:>9.4f} {:>8} {:>8} {:>8} {:>8}\n", result.preset,
                         result.kernel, 100.0 * result.kept, result.median_ms, result.min_ms, result.max_ms,
                         cell(result.useful_flops / result.median_ms * 1e-9, "{:.0f}"),
                         cell(result.times_dense.value_or(0.0), "{:.2f}"),

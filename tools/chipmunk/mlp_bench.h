@@ -33,9 +33,9 @@ struct MlpResult {
   std::optional<double> times_cublas;    ///< over cuBLASLt's pair
 };
 
-/// Checks and times dense, full and sparse steps of the presets; progress hears what is being done. Throws kInternal
-/// where a result is wrong.
-std::vector<MlpResult> bench_mlp(const Context& context, const std::vector<MlpPreset>& presets, int rounds,
+/// Checks and times dense, full and sparse steps of the presets, with fp8 also sparse steps whose first layer is
+/// f8_e4m3; progress hears what is being done. Throws kInternal where a result is wrong.
+std::vector<MlpResult> bench_mlp(const Context& context, const std::vector<MlpPreset>& presets, int rounds, bool fp8,
                                  const std::function<void(const std::string&)>& progress);
 
 std::string format_mlp_table(const std::vector<MlpResult>& results);

@@ -9,6 +9,7 @@
 #include "bench_values.h"
 #include "chipmunk/error.h"
 #include "core/column_selection.h"
+#include "core/fp8_rows.h"
 #include "core/random_columns.h"
 
 namespace chipmunk::cli {
@@ -55,6 +56,11 @@ MlpCheck::MlpCheck(const Context& context, const MlpWeights& weights, int64_t to
       first_bias_(to_floats(context, weights.first.bias)),
       second_(to_floats(context, weights.second_transposed)),
       second_bias_(to_floats(context, weights.second.bias)) {
+  if (weights.first.scale) {
+    const std::vector<float> scales = to_floats(context, weights.first.scale);
+    const size_t channels = first_.size() / scales.size();
+    for (size_t i = 0; i < first_.size(); ++i) first_[i] *= scales[i / channels];
+  }
   for (int64_t i = 0; i < kCheckedTokens; ++i) tokens_.push_back(i * (tokens - 1) / (kCheckedTokens - 1));
 }
 
@@ -65,6 +71,17 @@ MlpCheck::Rows MlpCheck::read(const Tensor& activations, const Tensor& out) cons
     rows.out.push_back(to_floats(context_, out.slice(1, token, token + 1)));
   }
   return rows;
+}
+
+std::vector<float> MlpCheck::row(const Tensor& x, int64_t token) const {
+  std::vector<float> values = to_floats(context_, x.slice(1, token, token + 1));
+  if (!weights_.first.scale) return values;
+  const auto channels = static_cast<int64_t>(values.size());
+  const Fp8RowScale scale = fp8_row_scale(values.data(), DType::kF32, channels);
+  std::vector<uint8_t> rounded(values.size());
+  quantize_fp8_row(values.data(), DType::kF32, 0, channels, scale, rounded.data());
+  dequantize_fp8_row(rounded.data(), scale.scale, channels, values.data());
+  return values;
 }
 
 double MlpCheck::activation(const std::vector<float>& x, int64_t feature) const {
@@ -78,10 +95,10 @@ double MlpCheck::activation(const std::vector<float>& x, int64_t feature) const 
 double MlpCheck::dense_error(const Tensor& x, const Rows& rows) const {
   Squares activations, outputs;
   for (size_t i = 0; i < tokens_.size(); ++i) {
-    const std::vector<float> row = to_floats(context_, x.slice(1, tokens_[i], tokens_[i] + 1));
+    const std::vector<float> values = row(x, tokens_[i]);
     std::vector<double> out(second_bias_.begin(), second_bias_.end());
     for (size_t f = 0; f < first_bias_.size(); ++f) {
-      const double value = activation(row, static_cast<int64_t>(f));
+      const double value = activation(values, static_cast<int64_t>(f));
       activations.add(rows.activations[i][f], value);
       for (size_t c = 0; c < out.size(); ++c) out[c] += value * second_[f * out.size() + c];
     }
@@ -94,12 +111,12 @@ double MlpCheck::step_error(const Tensor& x, const ops::FeatureSet& features, co
                             const Rows& after) const {
   Squares activations, outputs;
   for (size_t i = 0; i < tokens_.size(); ++i) {
-    const std::vector<float> row = to_floats(context_, x.slice(1, tokens_[i], tokens_[i] + 1));
+    const std::vector<float> values = row(x, tokens_[i]);
     std::vector<double> added(second_bias_.size());
     std::vector<float> untouched = before.activations[i];
     for (int32_t id : list_of(context_, features, tokens_[i] / features.block_rows, weights_.first.out_features())) {
       const auto f = static_cast<size_t>(id);
-      const double value = activation(row, id), difference = value - before.activations[i][f];
+      const double value = activation(values, id), difference = value - before.activations[i][f];
       activations.add(after.activations[i][f], value);
       untouched[f] = after.activations[i][f];
       for (size_t c = 0; c < added.size(); ++c) added[c] += difference * second_[f * added.size() + c];

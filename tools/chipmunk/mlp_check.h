@@ -9,7 +9,8 @@
 
 namespace chipmunk::cli {
 
-/// Holds a few tokens of an MLP's activations and output against float64. One sample.
+/// Holds a few tokens of an MLP's activations and output against float64. One sample. Where the first layer is f8_e4m3
+/// with scales, float64 computes with what its operands are rounded to.
 class MlpCheck {
  public:
   /// Both live as long as this.
@@ -28,6 +29,8 @@ class MlpCheck {
   double step_error(const Tensor& x, const ops::FeatureSet& features, const Rows& before, const Rows& after) const;
 
  private:
+  /// A token of x as the first layer multiplies it.
+  std::vector<float> row(const Tensor& x, int64_t token) const;
   double activation(const std::vector<float>& x, int64_t feature) const;
 
   const Context& context_;
