@@ -29,8 +29,9 @@ Tensor transpose(const Context& context, const Tensor& weight) {
   return ops::to_dense(context, weight.permute({1, 0}), weight.dtype());
 }
 
-SparseMlpWeights make_sparse_mlp_weights(const Context& context, const Linear& out) {
-  return {transpose(context, plain_weight(context, out))};
+/// What sparse steps read of an MLP's second layer.
+Tensor transposed_weight(const Context& context, const Linear& layer) {
+  return transpose(context, plain_weight(context, layer));
 }
 
 /// q, k, v of a joint [B, T, 3 C] buffer as [B, T, heads, D] views.
@@ -79,10 +80,10 @@ struct Forward {
   /// stream += gate * MLP(x) with what the sparse method renews of it.
   void sparse_mlp(int layer, const Tensor& x, const Linear& first, const Linear& second, const Tensor& gate,
                   const Tensor& stream, int64_t dense_rows) const {
-    const SparseMlpWeights sparse = options.sparse_mlp_weights != nullptr
-                                        ? options.sparse_mlp_weights->at(static_cast<size_t>(layer))
-                                        : make_sparse_mlp_weights(context, second);
-    const MlpWeights weights{first, second, sparse.out_transposed};
+    const MlpWeights weights{first, second,
+                             options.mlp_out_transposed != nullptr
+                                 ? options.mlp_out_transposed->at(static_cast<size_t>(layer))
+                                 : transposed_weight(context, second)};
     options.sparse->mlp(context, options.guidance_branch, layer, x, weights, gate, stream, dense_rows);
   }
 };
@@ -382,15 +383,15 @@ FluxTransformer FluxTransformer::bind(const FluxConfig& config, const WeightScop
   return model;
 }
 
-std::vector<SparseMlpWeights> FluxTransformer::sparse_mlp_weights(const Context& context, int first) const {
-  std::vector<SparseMlpWeights> weights;
+std::vector<Tensor> FluxTransformer::transposed_mlp_weights(const Context& context, int first) const {
+  std::vector<Tensor> transposed;
   const auto add = [&](const Linear& out) {
-    const bool wanted = static_cast<int>(weights.size()) >= first;
-    weights.push_back(wanted ? make_sparse_mlp_weights(context, out) : SparseMlpWeights());
+    const bool wanted = static_cast<int>(transposed.size()) >= first;
+    transposed.push_back(wanted ? transposed_weight(context, out) : Tensor());
   };
   for (const FluxDoubleBlock& block : double_blocks) add(block.image.feed_forward.out);
   for (const FluxSingleBlock& block : single_blocks) add(mlp_part(block.out, config.inner_dim()));
-  return weights;
+  return transposed;
 }
 
 FluxModulation FluxTransformer::modulation(const Context& context, const std::vector<float>& timesteps, float guidance,

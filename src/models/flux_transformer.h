@@ -76,19 +76,14 @@ struct FluxModulation {
   std::vector<Tensor> values;
 };
 
-/// What sparse steps read of one layer's (image) MLP.
-struct SparseMlpWeights {
-  Tensor out_transposed;  ///< [F, C]: they gather rows of the second weight transposed
-};
-
 /// What a forward is part of, besides its inputs.
 struct ForwardOptions {
   int guidance_branch = 0;  ///< 0 conditional, 1 unconditional
   TensorObserver observer;  ///< receives intermediates, or empty
   /// The sparse method's state of this generation, at the step that is to run; null: everything is dense.
   SparseTransformerState* sparse = nullptr;
-  /// FluxTransformer::sparse_mlp_weights(), for sparse MLPs; null: each is made when its layer runs.
-  const std::vector<SparseMlpWeights>* sparse_mlp_weights = nullptr;
+  /// FluxTransformer::transposed_mlp_weights(), for sparse MLPs; null: each is made when its layer runs.
+  const std::vector<Tensor>* mlp_out_transposed = nullptr;
   /// Is told which block runs, double blocks first; null: all weights are on the device.
   WeightStreamer* weights = nullptr;
   /// FluxTransformer::modulation() of steps of which this one is number modulation_step; null: computed here.
@@ -111,9 +106,10 @@ struct FluxTransformer {
 
   int num_layers() const { return static_cast<int>(double_blocks.size() + single_blocks.size()); }
 
-  /// Per layer, double blocks first; empty tensors for the layers before `first`. Takes as much memory as the second
-  /// weights of those MLPs do; where linears are f8_e4m3, as both their weights in the dtype of activations.
-  std::vector<SparseMlpWeights> sparse_mlp_weights(const Context& context, int first) const;
+  /// Per layer, double blocks first, the transposed second weight [F, C] of its (image) MLP: the sparse MLP gathers
+  /// rows of it. Empty tensors for the layers before `first`. Takes as much memory as those weights; where they are
+  /// f8_e4m3 with scales, as they would in the dtype of activations.
+  std::vector<Tensor> transposed_mlp_weights(const Context& context, int first) const;
 
   /// Empty, for steps at these times (in [0, 1]) with one prompt and guidance, of batches of pooled.dim(0) samples.
   FluxModulation modulation(const Context& context, const std::vector<float>& timesteps, float guidance,

@@ -135,23 +135,23 @@ DenoisingSchedule FluxPipeline::schedule(int steps, const LatentGeometry& geomet
              : DenoisingSchedule::sparse(sigmas, sparsity, components_.transformer.num_layers());
 }
 
-const std::vector<SparseMlpWeights>* FluxPipeline::sparse_mlp_weights(const SparsityConfig& sparsity) {
+const std::vector<Tensor>* FluxPipeline::transposed_mlp_weights(const SparsityConfig& sparsity) {
   // Of weights that come and go, a copy that stays would take back half of what was saved.
   if (weights_.blocks() != nullptr) return nullptr;
   const int first = sparsity.mlp.first_n_dense_layers;
-  if (sparsity.mlp.is_enabled && (sparse_mlp_weights_.empty() || first < sparse_from_)) {
-    sparse_mlp_weights_ = components_.transformer.sparse_mlp_weights(context_, first);
-    sparse_from_ = first;
+  if (sparsity.mlp.is_enabled && (transposed_mlp_weights_.empty() || first < transposed_from_)) {
+    transposed_mlp_weights_ = components_.transformer.transposed_mlp_weights(context_, first);
+    transposed_from_ = first;
   }
-  return &sparse_mlp_weights_;
+  return &transposed_mlp_weights_;
 }
 
 std::vector<StepRecord> FluxPipeline::denoise(const DenoiseInputs& inputs, const DenoisingSchedule& schedule,
                                               ProgressSink& progress, const StepCallback& on_step) {
   for (const std::string& notice : schedule.notices()) progress.on_notice(notice);
   std::vector<StepRecord> records =
-      denoise_flux(context_, {components_.transformer, sparse_mlp_weights(inputs.sparsity), weights_.blocks()}, inputs,
-                   schedule, progress, on_step);
+      denoise_flux(context_, {components_.transformer, transposed_mlp_weights(inputs.sparsity), weights_.blocks()},
+                   inputs, schedule, progress, on_step);
   weights_.blocks_done();
   return records;
 }
@@ -246,7 +246,7 @@ GenerateResult FluxPipeline::run_stages(const GenerateRequest& request, Progress
 
   enter(GenerationStage::kDenoising);
   // The sparse MLP's weights are the model's, made on first use: no part of the time of a generation.
-  sparse_mlp_weights(inputs.sparsity);
+  transposed_mlp_weights(inputs.sparsity);
   start = Clock::now();
   result.steps = denoise(inputs, schedule(request.steps, inputs.geometry, inputs.sparsity), progress,
                          make_preview_callback(request, inputs, progress));

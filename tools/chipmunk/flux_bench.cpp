@@ -282,7 +282,7 @@ Stage sparse_step_stage(const Context& context, const std::shared_ptr<const Flux
                         const SparsityConfig& sparsity, uint64_t seed) {
   struct State {
     SparseTransformerState sparse;
-    std::vector<SparseMlpWeights> mlp_weights;
+    std::vector<Tensor> transposed;
     int runs = 0;
   };
   constexpr int kSteps = 10;
@@ -293,14 +293,14 @@ Stage sparse_step_stage(const Context& context, const std::shared_ptr<const Flux
   const DenoisingSchedule schedule = DenoisingSchedule::sparse(sigmas, config, workload->model.num_layers());
   const auto state = std::make_shared<State>(
       State{SparseTransformerState(schedule, {config, workload->model.num_layers(), 1, seed, false}),
-            config.mlp.is_enabled ? workload->model.sparse_mlp_weights(context, config.mlp.first_n_dense_layers)
-                                  : std::vector<SparseMlpWeights>(),
+            config.mlp.is_enabled ? workload->model.transposed_mlp_weights(context, config.mlp.first_n_dense_layers)
+                                  : std::vector<Tensor>(),
             0});
   const auto forward = [workload, state](const Context& c, int step) {
     state->sparse.begin_step(step);
     ForwardOptions options;
     options.sparse = &state->sparse;
-    options.sparse_mlp_weights = &state->mlp_weights;
+    options.mlp_out_transposed = &state->transposed;
     return std::vector<Tensor>{
         workload->model.forward(c, workload->inputs(state->runs++ % 2), workload->rope, options)};
   };

@@ -32,22 +32,22 @@ class StepTimes : public ProgressSink {
 class Model {
  public:
   explicit Model(const NamedWorkload& workload)
-      : workload_(*workload.second), sparse_from_(workload_.model.num_layers()) {}
+      : workload_(*workload.second), transposed_from_(workload_.model.num_layers()) {}
 
   const FluxWorkload& workload() const { return workload_; }
-  const std::vector<SparseMlpWeights>& mlp_weights(const Context& context, const SparsityConfig& sparsity) {
-    if (sparsity.mlp.is_enabled && sparsity.mlp.first_n_dense_layers < sparse_from_) {
-      sparse_from_ = sparsity.mlp.first_n_dense_layers;
-      weights_.clear();
-      weights_ = workload_.model.sparse_mlp_weights(context, sparse_from_);
+  const std::vector<Tensor>& transposed(const Context& context, const SparsityConfig& sparsity) {
+    if (sparsity.mlp.is_enabled && sparsity.mlp.first_n_dense_layers < transposed_from_) {
+      transposed_from_ = sparsity.mlp.first_n_dense_layers;
+      transposed_.clear();
+      transposed_ = workload_.model.transposed_mlp_weights(context, transposed_from_);
     }
-    return weights_;
+    return transposed_;
   }
 
  private:
   const FluxWorkload& workload_;
-  int sparse_from_;
-  std::vector<SparseMlpWeights> weights_;
+  int transposed_from_;
+  std::vector<Tensor> transposed_;
 };
 
 /// One way to denoise, with all of its runs.
@@ -65,7 +65,7 @@ class Generation {
 
   void run(bool timed) {
     DeviceRuntime& runtime = context_.runtime();
-    const std::vector<SparseMlpWeights>& mlp_weights = model_.mlp_weights(context_, sparsity_);
+    const std::vector<Tensor>& transposed = model_.transposed(context_, sparsity_);
     runtime.synchronize();
     runtime.reset_peak();
     DenoiseInputs inputs;
@@ -77,7 +77,7 @@ class Generation {
     inputs.seed = seed_;
     StepTimes times;
     const auto begin = std::chrono::steady_clock::now();
-    denoise_flux(context_, {workload_.model, &mlp_weights}, inputs, schedule_, times, {});
+    denoise_flux(context_, {workload_.model, &transposed}, inputs, schedule_, times, {});
     runtime.synchronize();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     check(context_.to_host(inputs.latents));
