@@ -163,12 +163,9 @@ void CpuBackend::column_mlp(const Context& context, const ColumnMlpParams& given
   ColumnMlpParams params = given;
   std::optional<Workspace> rounded;
   if (params.weight1_scale != nullptr) {
-    rounded.emplace(context, params.batch * params.rows * params.channels);
-    round_to_fp8(threads_, params.x, params.batch, params.rows, params.channels, params.x_batch_stride,
-                 params.x_row_stride, rounded->data());
-    params.x.data = rounded->data();
-    params.x_row_stride = params.channels;
-    params.x_batch_stride = params.rows * params.channels;
+    rounded = round_to_fp8(
+        context, threads_,
+        {params.x, params.batch, params.rows, params.channels, params.x_batch_stride, params.x_row_stride});
   }
   const F32Vector bias(context, params.bias1, params.features);
   const BlockList blocks(context, params);

@@ -11,17 +11,21 @@ namespace chipmunk {
 
 namespace cpu {
 
-void round_to_fp8(int threads, const In& x, int64_t batch, int64_t rows, int64_t channels, int64_t x_batch_stride,
-                  int64_t x_row_stride, float* rounded) {
-  parallel_rows(threads, batch * rows, channels, [&](int64_t begin, int64_t end) {
-    std::vector<uint8_t> values(static_cast<size_t>(channels));
+Workspace round_to_fp8(const Context& context, int threads, const RowsOfX& of) {
+  Workspace rounded(context, of.batch * of.rows * of.channels);
+  parallel_rows(threads, of.batch * of.rows, of.channels, [&](int64_t begin, int64_t end) {
+    std::vector<uint8_t> values(static_cast<size_t>(of.channels));
     for (int64_t r = begin; r < end; ++r) {
-      const float* row = f32(x) + r / rows * x_batch_stride + r % rows * x_row_stride;
-      const Fp8RowScale scale = fp8_row_scale(row, DType::kF32, channels);
-      quantize_fp8_row(row, DType::kF32, 0, channels, scale, values.data());
-      dequantize_fp8_row(values.data(), scale.scale, channels, rounded + r * channels);
+      const float* row = f32(of.x) + r / of.rows * of.batch_stride + r % of.rows * of.row_stride;
+      const Fp8RowScale scale = fp8_row_scale(row, DType::kF32, of.channels);
+      quantize_fp8_row(row, DType::kF32, 0, of.channels, scale, values.data());
+      dequantize_fp8_row(values.data(), scale.scale, of.channels, rounded.data() + r * of.channels);
     }
   });
+  of.x.data = rounded.data();
+  of.row_stride = of.channels;
+  of.batch_stride = of.rows * of.channels;
+  return rounded;
 }
 
 void scale_panel(const float* scales, int64_t columns, int64_t panel_width, int64_t depth, float* panel) {

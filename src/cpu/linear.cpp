@@ -131,12 +131,9 @@ void CpuBackend::multiply(const Context& context, const LinearParams& given) {
   LinearParams params = given;
   std::optional<Workspace> rounded;
   if (params.weight_scale != nullptr) {
-    rounded.emplace(context, params.batch * params.rows * params.in_features);
-    round_to_fp8(threads_, params.x, params.batch, params.rows, params.in_features, params.x_batch_stride,
-                 params.x_row_stride, rounded->data());
-    params.x.data = rounded->data();
-    params.x_row_stride = params.in_features;
-    params.x_batch_stride = params.rows * params.in_features;
+    rounded = round_to_fp8(
+        context, threads_,
+        {params.x, params.batch, params.rows, params.in_features, params.x_batch_stride, params.x_row_stride});
   }
   params = merge_batch(params);
   const F32Vector bias(context, params.bias, params.out_features);
