@@ -157,8 +157,8 @@ class ConfigParser {
     static constexpr std::pair<KeyEffect, const char*> kReasons[] = {
         {KeyEffect::kNotYet, "accepted, without effect in this version"},
         {KeyEffect::kFp8,
-         "accepted, without effect: --fp8 computes the model's linears in fp8, those of full steps among them, and "
-         "what sparse steps renew of an MLP is in bf16"},
+         "accepted, without effect: --fp8 computes the model's linears in fp8, the first layer of what sparse steps "
+         "renew of an MLP among them"},
         {KeyEffect::kInternal, "accepted, without effect: tile sizes and padding are the kernels' own business"},
         {KeyEffect::kBookkeeping, "accepted, without effect: known from the run itself"}};
     std::vector<std::string> notices;
