@@ -53,21 +53,6 @@ class OutRows {
     }
   }
 
-  /// Row r of out in the order of values; zeros where it does not exist. All lanes of the warp take part.
-  template <int kHeadDim>
-  __device__ void load(int r, uint32_t (&known)[kHeadDim / 8]) const {
-    const __nv_bfloat16* row = out_.data + head_offset_ + (row_ + 8 * r) * out_.strides.token;
-#pragma unroll
-    for (int block = 0; block < kHeadDim / 8; block += 4) {
-      uint4 chunk{};
-      if (exists(r)) chunk = *reinterpret_cast<const uint4*>(row + (block + lane_ % 4) * 8);
-      uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
-      transpose_quad(words, lane_);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) known[block + i] = words[i];
-    }
-  }
-
   /// Row r: out = scale * values + known_scale * known, whose pairs of columns are in the order of values. What has a
   /// scale of 0 does not count, whatever its value; it is replaced.
   template <int kHeadDim>
