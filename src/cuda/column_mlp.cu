@@ -5,7 +5,6 @@
 #include "cuda/cuda_error.h"
 #include "cuda/launch.h"
 #include "cuda/mma.cuh"
-#include "cuda/quantize_rows.h"
 #include "cuda/sm90/column_mlp.h"
 
 // Two matmuls for every block of tokens: its rows times the kept rows of the first weight, whose epilogue exchanges the
@@ -332,43 +331,6 @@ bool rows_are_aligned(const Matrix& matrix, int64_t columns, int64_t batch_strid
 }
 
 }  // namespace
-
-void CudaBackend::column_mlp_of_values(const Context& context, const ColumnMlpParams& params) {
-  require_fp8_linears();
-  const int64_t rows = params.batch * params.rows;
-  const Tensor rounded = context.empty({rows, params.channels}, DType::kF8E4M3);
-  const Tensor scales = context.empty({rows}, DType::kF32);
-  launch_quantize_rows(compute_stream(context), {params.x,
-                                                 {rounded.data(), DType::kF8E4M3},
-                                                 scales.data_as<float>(),
-                                                 params.batch,
-                                                 params.rows,
-                                                 params.channels,
-                                                 params.x_batch_stride,
-                                                 params.x_row_stride,
-                                                 params.rows});
-  const Tensor x = context.empty({rows, params.channels}), weight = context.empty({params.features, params.channels});
-  dequantize_rows(context, {{rounded.data(), DType::kF8E4M3},
-                            scales.data_as<float>(),
-                            {x.data(), x.dtype()},
-                            rows,
-                            params.channels,
-                            params.channels});
-  dequantize_rows(context, {params.weight1,
-                            params.weight1_scale,
-                            {weight.data(), weight.dtype()},
-                            params.features,
-                            params.channels,
-                            params.weight1_row_stride});
-  ColumnMlpParams values = params;
-  values.x = {x.data(), x.dtype()};
-  values.x_row_stride = params.channels;
-  values.x_batch_stride = params.rows * params.channels;
-  values.weight1 = {weight.data(), weight.dtype()};
-  values.weight1_row_stride = params.channels;
-  values.weight1_scale = nullptr;
-  column_mlp(context, values);
-}
 
 void CudaBackend::column_mlp(const Context& context, const ColumnMlpParams& params) {
   if (params.batch == 0 || params.rows == 0 || params.features == 0) return;

@@ -54,7 +54,8 @@ class CudaBackend : public Backend {
   void multiply(const Context& context, const LinearParams& params);
   /// The same with weights in f8_e4m3 that have scales (fp8_linear.cpp).
   void multiply_fp8(const Context& context, const LinearParams& params);
-  /// A sparse MLP whose first weight is f8_e4m3 with scales, by what it and the rounded x are in bf16.
+  /// A sparse MLP whose first weight is f8_e4m3 with scales, by what it and the rounded x are in bf16
+  /// (fp8_column_mlp.cpp).
   void column_mlp_of_values(const Context& context, const ColumnMlpParams& params);
 
   DeviceProperties device_;

@@ -73,7 +73,7 @@ __device__ void multiply_renew(const Arguments& a, const Pipeline& pipeline, int
       }
     }
     commit_products();
-    if (step == bias_step) rows.ask_biases();
+    if (step == bias_step) rows.ask_biases_and_scales();
     // The other warpgroup's products run meanwhile; a stage that is let go sooner is full again sooner.
     wait_products<0>();
     release(pipeline, at.slot);
@@ -215,17 +215,17 @@ struct Workspace {
 /// Channels of a step of renew.
 int64_t depth_of(const ColumnMlpParams& p) { return p.weight1_scale != nullptr ? 2 * kDepth : kDepth; }
 
-/// x for the copy engine; quantised first, into memory, where the first layer is f8_e4m3.
-CUtensorMap map_x(cudaStream_t stream, const ColumnMlpParams& p, const Workspace& space, char* memory, Arguments& a) {
-  if (p.weight1_scale == nullptr) {
-    return make_head_map(p.x.data, {p.x_batch_stride, p.x_row_stride, p.x_row_stride}, p.batch, p.rows, 1, p.channels,
-                         kTokens);
-  }
-  auto* scales = reinterpret_cast<float*>(memory + space.x_bytes);
+CUtensorMap map_of_x(const ColumnMlpParams& p) {
+  return make_head_map(p.x.data, {p.x_batch_stride, p.x_row_stride, p.x_row_stride}, p.batch, p.rows, 1, p.channels,
+                       kTokens);
+}
+
+/// Has x quantised, values and scales [batch, blocks_per_sample, kTokens] of it, for the copy engine.
+CUtensorMap quantize_x(cudaStream_t stream, const ColumnMlpParams& p, void* values, float* scales) {
   // Whole blocks of scales.
   const int64_t scale_stride = round_up(p.rows, kMlpBlock);
   launch_quantize_rows(stream, {p.x,
-                                {memory, DType::kF8E4M3},
+                                {values, DType::kF8E4M3},
                                 scales,
                                 p.batch,
                                 p.rows,
@@ -233,11 +233,9 @@ CUtensorMap map_x(cudaStream_t stream, const ColumnMlpParams& p, const Workspace
                                 p.x_batch_stride,
                                 p.x_row_stride,
                                 scale_stride});
-  a.weight_scales = p.weight1_scale;
-  a.x_scales = scales;
   // Pairs of elements, which the copy engine takes for one of bf16.
   const int64_t pairs = p.channels / 2;
-  return make_head_map(memory, {p.rows * pairs, pairs, pairs}, p.batch, p.rows, 1, pairs, kTokens);
+  return make_head_map(values, {p.rows * pairs, pairs, pairs}, p.batch, p.rows, 1, pairs, kTokens);
 }
 
 }  // namespace
@@ -283,7 +281,12 @@ void launch_column_mlp(cudaStream_t stream, const DeviceProperties& device, cons
            1,
            static_cast<int>(params.rows)};
   a.channels = static_cast<int>(params.out_channels);
-  const CUtensorMap x = map_x(stream, params, space, static_cast<char*>(workspace) + space.differences_bytes, a);
+  char* quantized = static_cast<char*>(workspace) + space.differences_bytes;
+  auto* x_scales = reinterpret_cast<float*>(quantized + space.x_bytes);
+  a.weight_scales = params.weight1_scale;
+  a.x_scales = x_scales;
+  const CUtensorMap x =
+      params.weight1_scale != nullptr ? quantize_x(stream, params, quantized, x_scales) : map_of_x(params);
   const size_t weight1_element = size_of(params.weight1.dtype);
   const int64_t blocks = params.batch * a.blocks_per_sample;
   for (int64_t first = 0; first < blocks; first += space.blocks_at_once) {

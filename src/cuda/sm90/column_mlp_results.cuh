@@ -49,7 +49,7 @@ class RenewedRows {
   }
 
   /// Asks for biases and scales of the rows that a lane has of products' results; long after the features.
-  __device__ void ask_biases() {
+  __device__ void ask_biases_and_scales() {
     static_assert(kRowsOfLane == 4);
     const int lane = lane_index(), from = lane / 4 % 4 * 8;
 #pragma unroll

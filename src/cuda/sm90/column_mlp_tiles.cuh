@@ -28,7 +28,7 @@ struct Arguments {
   int section;  // see kSectionBlocks
   int steps;    // renew: along the channels
   // renew
-  const float *weight_scales, *x_scales;  // of f8_e4m3: [F], and [batch, blocks_per_sample, kTokens]
+  const float *weight_scales, *x_scales;  // of f8_e4m3 alone: [F], and [batch, blocks_per_sample, kTokens]
   const void* bias;                       // or null
   DType bias_dtype;
   __nv_bfloat16* activations;  // [B, F, T]
