@@ -1,10 +1,7 @@
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <string>
 #include <vector>
 
@@ -17,12 +14,11 @@
 #include "ops/elementwise.h"
 #include "support/flux_engine.h"
 #include "support/op_test.h"
+#include "support/sparsity_file.h"
 
 /// Weights that become f8_e4m3 on their way to where they are used, and generations with them.
 namespace chipmunk {
 namespace {
-
-namespace fs = std::filesystem;
 
 using test::Engine;
 using test::Outcome;
@@ -149,20 +145,15 @@ class Fp8Generation : public ::testing::TestWithParam<std::string> {
       if (test::cuda_is_required()) FAIL() << "CHIPMUNK_REQUIRE_CUDA=1, but no GPU";
       GTEST_SKIP() << "no CUDA device";
     }
-    sparsity_ = fs::temp_directory_path() / ("chipmunk_fp8_" + std::to_string(::getpid()) + ".yml");
-    std::ofstream(sparsity_) << "attn: {is_enabled: true, top_keys: 0.3, full_step_every: 3, first_n_dense_layers: 1}\n"
-                                "mlp: {is_enabled: true, top_keys: 0.5, full_step_every: 3, first_n_dense_layers: 1}\n";
   }
-  void TearDown() override { fs::remove(sparsity_); }
-
-  fs::path sparsity_;
+  const test::SparsityFile sparsity_{3};
 };
 
 TEST_P(Fp8Generation, IsNearTheOtherAndNotTheSame) {
   std::vector<GenerateRequest> requests(3, small_request());
   requests[1].true_cfg_scale = 2.0f;
   requests[1].batch_count = 2;
-  requests[2].sparsity = sparsity_.string();
+  requests[2].sparsity = sparsity_.path();
   const Engine plain(GetParam()), fp8(GetParam(), WeightOptions{Offload::kNone, true});
   for (const GenerateRequest& request : requests) {
     const Outcome expected = plain.generate(request), got = fp8.generate(request);
@@ -176,7 +167,7 @@ TEST_P(Fp8Generation, IsNearTheOtherAndNotTheSame) {
 
 TEST_P(Fp8Generation, OffloadedGivesTheSameBitsSlow) {
   std::vector<GenerateRequest> requests(2, small_request());
-  requests[1].sparsity = sparsity_.string();
+  requests[1].sparsity = sparsity_.path();
   const Engine resident(GetParam(), WeightOptions{Offload::kNone, true});
   for (const Offload offload : {Offload::kText, Offload::kBlocks}) {
     const Engine engine(GetParam(), WeightOptions{offload, true});

@@ -1,8 +1,5 @@
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
 #include <functional>
 #include <limits>
 #include <map>
@@ -12,13 +9,12 @@
 #include "chipmunk/error.h"
 #include "support/flux_engine.h"
 #include "support/op_test.h"
+#include "support/sparsity_file.h"
 #include "support/synthetic_flux.h"
 
 /// Whole generations with weights that leave the device: the same bits, in less memory.
 namespace chipmunk {
 namespace {
-
-namespace fs = std::filesystem;
 
 using test::Engine;
 using test::Outcome;
@@ -41,21 +37,15 @@ class OffloadedGeneration : public ::testing::TestWithParam<std::string> {
       if (test::cuda_is_required()) FAIL() << "CHIPMUNK_REQUIRE_CUDA=1, but no GPU";
       GTEST_SKIP() << "no CUDA device";
     }
-    sparsity_ = fs::temp_directory_path() / ("chipmunk_offload_" + std::to_string(::getpid()) + ".yml");
-    std::ofstream(sparsity_) << "attn: {is_enabled: true, top_keys: 0.3, full_step_every: 3, first_n_dense_layers: 1}\n"
-                                "mlp: {is_enabled: true, top_keys: 0.5, full_step_every: 3, first_n_dense_layers: 1}\n"
-                                "step_caching: {is_enabled: true, skip_step_schedule: [4]}\n";
   }
-  void TearDown() override { fs::remove(sparsity_); }
-
-  fs::path sparsity_;
+  const test::SparsityFile sparsity_{3, "step_caching: {is_enabled: true, skip_step_schedule: [4]}\n"};
 };
 
 TEST_P(OffloadedGeneration, GivesTheSameBitsSlow) {
   std::vector<GenerateRequest> requests(3, small_request());
   requests[1].batch_count = 2;
   requests[1].true_cfg_scale = 2.0f;
-  requests[2].sparsity = sparsity_.string();
+  requests[2].sparsity = sparsity_.path();
   std::vector<Outcome> expected;
   {
     Engine resident(GetParam(), Offload::kNone);

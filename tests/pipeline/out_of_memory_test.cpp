@@ -1,8 +1,5 @@
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
 #include <set>
 #include <string>
 #include <vector>
@@ -10,12 +7,11 @@
 #include "chipmunk/error.h"
 #include "pipeline/memory_advice.h"
 #include "support/flux_engine.h"
+#include "support/sparsity_file.h"
 
 /// Generations that do not fit into the memory they may take.
 namespace chipmunk {
 namespace {
-
-namespace fs = std::filesystem;
 
 using test::Engine;
 
@@ -96,20 +92,13 @@ INSTANTIATE_TEST_SUITE_P(Offloads, OutOfMemoryStages,
 /// Not the limit but one single allocation: wherever it is, nothing stays, and what comes next is not disturbed.
 class FailedAllocations : public ::testing::TestWithParam<Offload> {
  protected:
-  void SetUp() override {
-    sparsity_ = fs::temp_directory_path() / ("chipmunk_out_of_memory_" + std::to_string(::getpid()) + ".yml");
-    std::ofstream(sparsity_) << "attn: {is_enabled: true, top_keys: 0.3, full_step_every: 2, first_n_dense_layers: 1}\n"
-                                "mlp: {is_enabled: true, top_keys: 0.5, full_step_every: 2, first_n_dense_layers: 1}\n";
-  }
-  void TearDown() override { fs::remove(sparsity_); }
-
-  fs::path sparsity_;
+  const test::SparsityFile sparsity_{2};
 };
 
 TEST_P(FailedAllocations, LeaveTheNextGenerationUndisturbedSlow) {
   GenerateRequest request = request_of(32, 32, 1);
   request.true_cfg_scale = 2.0f;
-  request.sparsity = sparsity_.string();
+  request.sparsity = sparsity_.path();
   const Engine engine("simulated", GetParam());
   const test::SimulatedDevice& device = *engine.simulated;
   // The first sparse generation also makes what the pipeline keeps.
