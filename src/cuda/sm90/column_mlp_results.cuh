@@ -5,6 +5,7 @@
 #include "cuda/activations.cuh"
 #include "cuda/any_type.cuh"
 #include "cuda/sm90/column_mlp_producer.cuh"
+#include "cuda/sm90/merged_rows.cuh"
 
 /// What becomes of the sums of the sparse MLP's two kernels (docs/kernels/column_mlp.md). Each warp has 16 rows of
 /// them, and brings 128 columns at a time into the order of memory.
@@ -148,71 +149,27 @@ template <int kWidth>
 class AddedRows {
  public:
   __device__ AddedRows(const Arguments& a, const Pipeline& pipeline, const AddTiles& tile, int warpgroup)
-      : exchange_(pipeline.exchange()), token_stride_(a.out.strides.token) {
-    const int first_token = a.first_row(tile.block) + warpgroup * 64 + warp_index() % 4 * PartExchange::kRows;
-    tokens_ = a.rows - first_token - PartExchange::row(0);
-    out_ = a.out.data + a.batch(tile.block) * a.out.strides.batch +
-           (first_token + PartExchange::row(0)) * token_stride_ + tile.first_channel + PartExchange::column(0);
-  }
+      : rows_(rows_of(a, pipeline, tile,
+                      a.first_row(tile.block) + warpgroup * 64 + warp_index() % 4 * Exchange::kRows)) {}
 
   /// Asks for the first part of the output as it was.
-  __device__ void ask() const {
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) copy_16(exchange_.chunk(i), at(0, i), exists(i));
-  }
-
+  __device__ void ask() const { rows_.ask(); }
   /// out += sums.
   __device__ void add(const float (&sums)[kWidth / 2]) const {
-    wait_copies();
-    uint4 next[kSteps];
-#pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-      const bool is_last = part + 1 == kParts;
-      __syncwarp();
-      if (!is_last) {
-#pragma unroll
-        for (int i = 0; i < kSteps; ++i) {
-          next[i] = exists(i) ? *reinterpret_cast<const uint4*>(at(part + 1, i)) : uint4{};
-        }
-      }
-#pragma unroll
-      for (int block = 0; block < kColumns / 8; block += 2) {
-        uint32_t words[4];
-        load_matrices(exchange_.matrices(block), words);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float* pair = sums + part * (kColumns / 2) + 4 * block + 2 * i;
-          const float2 known = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&words[i]));
-          words[i] = pack_bf16(known.x + pair[0], known.y + pair[1]);
-        }
-        store_matrices(exchange_.matrices(block), words);
-      }
-      __syncwarp();
-#pragma unroll
-      for (int i = 0; i < kSteps; ++i) {
-        const uint4 sum = load_shared_16(exchange_.chunk(i));
-        if (!is_last) store_shared_16(exchange_.chunk(i), next[i]);
-        if (exists(i)) *reinterpret_cast<uint4*>(at(part, i)) = sum;
-      }
-    }
-    // Before the next tile's outputs come.
-    __syncwarp();
+    rows_.merge([&](float2 known, int at) { return float2{known.x + sums[at], known.y + sums[at + 1]}; });
   }
 
  private:
-  static constexpr int kColumns = kWidth < kExchangeColumns ? kWidth : kExchangeColumns, kParts = kWidth / kColumns;
-  using PartExchange = WarpExchange<kColumns>;
-  static constexpr int kSteps = PartExchange::kSteps;
+  using Rows = MergedRows<kWidth, false>;
 
-  __device__ bool exists(int step) const { return PartExchange::row_step(step) < tokens_; }
-  __device__ __nv_bfloat16* at(int part, int step) const {
-    return out_ + PartExchange::row_step(step) * token_stride_ + part * kColumns + PartExchange::column_step(step);
+  __device__ static Rows rows_of(const Arguments& a, const Pipeline& pipeline, const AddTiles& tile, int first_token) {
+    const int64_t stride = a.out.strides.token;
+    const RowsFrom<__nv_bfloat16> out{
+        a.out.data + a.batch(tile.block) * a.out.strides.batch + first_token * stride + tile.first_channel, stride};
+    return Rows(pipeline.exchange(), {out.data, stride}, out, a.rows - first_token, kWidth);
   }
 
-  PartExchange exchange_;
-  int64_t token_stride_;
-  __nv_bfloat16* out_;  // of the lane's first chunk
-  int tokens_;          // from there on
+  Rows rows_;
 };
 
 }  // namespace chipmunk::cuda::sm90::mlp

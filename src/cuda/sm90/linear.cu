@@ -46,7 +46,8 @@ template <int kWidth>
 struct Pipeline {
   static constexpr int kRowsBytes = kBlockRows * kSwizzleRow, kWeightBytes = kWidth * kSwizzleRow;
   static constexpr int kStageBytes = kRowsBytes + kWeightBytes;
-  static constexpr int kBarriersOffset = kStages * kStageBytes;
+  static constexpr int kExchangeOffset = kStages * kStageBytes;
+  static constexpr int kBarriersOffset = kExchangeOffset + kConsumers * 4 * kExchangeBytes;
   static constexpr size_t kSharedBytes = kBarriersOffset + 2 * kStages * 8 + kSwizzlePattern;
   static_assert(kWidth / kClusterBlocks % 8 == 0);  // a half ends with a whole pattern of the swizzle
 
@@ -56,6 +57,8 @@ struct Pipeline {
       : base((shared_address(shared) + kSwizzlePattern - 1) / kSwizzlePattern * kSwizzlePattern) {}
   __device__ uint32_t rows(int stage) const { return base + stage * kStageBytes; }
   __device__ uint32_t weights(int stage) const { return rows(stage) + kRowsBytes; }
+  /// Of a warp of those that compute.
+  __device__ uint32_t exchange(int warp) const { return base + kExchangeOffset + warp * kExchangeBytes; }
   __device__ uint32_t full(int stage) const { return base + kBarriersOffset + stage * 8; }
   /// Both blocks' warps let a stage go, since both blocks' producers write to it.
   __device__ uint32_t empty(int stage) const { return full(stage) + kStages * 8; }
@@ -167,10 +170,11 @@ __device__ void compute_unit(const Arguments& a, const Pipeline<kWidth>& pipelin
     last = at.slot;
     at.advance();
   }
-  Epilogue<kColumns, kKind> epilogue(a.problems[place.problem].epilogue, place.batch,
-                                     place.row_unit * kUnitRows + rank * kBlockRows + warpgroup * 64,
+  const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) % 128 / 32, 0);
+  Epilogue<kColumns, kKind> epilogue(a.problems[place.problem].epilogue, pipeline.exchange(warpgroup * 4 + warp),
+                                     place.batch,
+                                     place.row_unit * kUnitRows + rank * kBlockRows + warpgroup * 64 + warp * 16,
                                      place.column_unit * kWidth + (kColumns == kWidth ? 0 : place.half * kColumns));
-  epilogue.load();
   wait_products<0>();
   release(last);
   epilogue.run(sums);
