@@ -158,14 +158,14 @@ __global__ void __launch_bounds__(kThreads, 1) column_mlp(const __grid_constant_
   wait_for_previous_kernels();
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
-    shrink_registers<kProducerRegisters>();
+    shrink_registers<Registers<kRenew>::kProducer>();
     if constexpr (kRenew) {
       bring_renew(a, pipeline);
     } else {
       bring_add(a, pipeline);
     }
   } else {
-    grow_registers<kConsumerRegisters>();
+    grow_registers<Registers<kRenew>::kConsumer>();
     if constexpr (kRenew) {
       compute_renew<kActivation, kF8>(a, pipeline, warpgroup - 1);
     } else {

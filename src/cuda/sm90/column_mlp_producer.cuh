@@ -11,10 +11,15 @@ constexpr int kStages = 4;
 constexpr int kConsumers = 2;  // warpgroups
 constexpr int kThreads = (kConsumers + 1) * 128;
 constexpr int kProducerThreads = 128;
-constexpr int kProducerRegisters = 56, kConsumerRegisters = 224;
-/// What a thread of a block of so many begins with; together they get no more.
-constexpr int kFirstRegisters = 65536 / kThreads / 8 * 8;
-static_assert(kProducerRegisters + kConsumers * kConsumerRegisters <= (kConsumers + 1) * kFirstRegisters);
+/// What a thread has: of those who bring operands, and of those who compute. Add's producers want addresses for all
+/// copies of a step.
+template <bool kRenew>
+struct Registers {
+  static constexpr int kProducer = kRenew ? 56 : 72, kConsumer = kRenew ? 224 : 216;
+  /// What a thread of a block of so many begins with; together they get no more.
+  static constexpr int kFirst = 65536 / kThreads / 8 * 8;
+  static_assert(kProducer + kConsumers * kConsumer <= (kConsumers + 1) * kFirst);
+};
 
 /// What a stage holds: the gathered operand and the one that comes in boxes.
 constexpr int kGatheredBytes = kTileWidth * kDepth * 2, kBoxedBytes = kTokens * kDepth * 2;
@@ -123,28 +128,41 @@ __device__ void prefetch_out(const Arguments& a, const AddTiles& tile) {
 template <int kWidth>
 __device__ void bring_add_tile(const Arguments& a, const Pipeline& pipeline, const AddTiles& tile, Position& at) {
   using Gathered = SharedMatrix<kDepth, kWidth>;
-  // A warp brings kRows rows at once.
+  // A warp brings kRows rows at once, 16 in a step.
   constexpr int kChunks = kWidth / 8, kRows = 32 / kChunks, kRowsAtOnce = 4 * kRows, kCopies = kDepth / kRowsAtOnce;
-  static_assert(kProducerThreads == 4 * 32 && (2 * kRowsAtOnce) % 8 == 0);
-  const int warp = warp_index(), lane = lane_index(), chunk = lane % kChunks, first_row = warp * kRows;
-  // Rows repeat in the swizzle after eight.
-  const uint32_t offsets[2] = {Gathered{0}.chunk(first_row + lane / kChunks, chunk),
-                               Gathered{0}.chunk(first_row + lane / kChunks + kRowsAtOnce, chunk)};
+  static_assert(kProducerThreads == 4 * 32 && (2 * kRowsAtOnce) % 8 == 0 && kCopies * kRows == 16);
+  const int thread = opaque(static_cast<int>(threadIdx.x)), warp = __shfl_sync(0xffffffffu, thread / 32, 0),
+            lane = thread % 32;
+  const int chunk = lane % kChunks, first_row = warp * kRows;
+  const uint32_t offset = Gathered{0}.chunk(first_row + lane / kChunks, chunk);
+  // Rows repeat in the swizzle after eight: the next one's chunk lies as this one's, or on the other side of the
+  // pattern.
+  constexpr uint32_t kOther = kRowsAtOnce % 8 == 0 ? 0 : 4 * 16;
+  static_assert(kRowsAtOnce % 4 == 0);
   const char* weight = a.weight + (tile.first_channel + chunk * 8) * int64_t{2};
-  // A lane asks for the feature of one of the warp's rows; -1 behind the end. Long before: what it asks for comes back
-  // behind all the copies that are under way.
+  // A lane asks for the feature of one of the warp's rows, of this step or the next. Long before: what it asks for
+  // comes back behind all the copies that are under way. Past the end it is the last one, whose differences are zeros
+  // there.
   constexpr int kAhead = kStages;
+  const int place = lane / 16 * kDepth + first_row + lane % 16 % kRows + lane % 16 / kRows * kRowsAtOnce;
   const auto ask = [&](int step) {
-    const int place = step * kDepth + first_row + lane % kRows + lane / kRows * kRowsAtOnce;
-    return lane < kCopies * kRows && place < tile.count ? a.feature(tile.block, tile.count, place) : -1;
+    return a.feature(tile.block, tile.count, min(step * kDepth + place, tile.count - 1));
   };
-  int features[kAhead];
+  int features[kAhead / 2];
 #pragma unroll
-  for (int i = 0; i < kAhead; ++i) features[i] = ask(i);
-  const auto bring = [&](int step, int feature) {
+  for (int i = 0; i < kAhead; i += 2) features[i / 2] = ask(i);
+  const auto bring = [&](int step, int first_lane, int feature) {
+    // All addresses before the wait, in registers of their own: one that copies share would have to wait, each time,
+    // until the copy before has left the queue.
+    const char* rows[kCopies];
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      const int row = __shfl_sync(0xffffffffu, feature, first_lane + i * kRows + lane / kChunks);
+      rows[i] = row_address(weight, static_cast<uint32_t>(row), a.weight_row_bytes);
+    }
     wait(pipeline.empty(at.slot), at.parity ^ 1);
     const uint32_t full = pipeline.full(at.slot);
-    if (threadIdx.x == 0) {
+    if (thread == 0) {
       arrive_expecting(full, kBoxedBytes);
 #pragma unroll
       for (int half = 0; half < kTokens / kRowElements; ++half) {
@@ -152,13 +170,10 @@ __device__ void bring_add_tile(const Arguments& a, const Pipeline& pipeline, con
                  step * kDepth, 0, tile.block);
       }
     }
-    const uint32_t to = pipeline.gathered(at.slot);
+    const uint32_t even = pipeline.gathered(at.slot) + offset, odd = even ^ kOther;
+    constexpr int kDistance = kRowsAtOnce * kSwizzleRow;
 #pragma unroll
-    for (int i = 0; i < kCopies; ++i) {
-      const int row = __shfl_sync(0xffffffffu, feature, i * kRows + lane / kChunks);
-      copy_16(to + offsets[i % 2] + i / 2 * (2 * kRowsAtOnce * kSwizzleRow),
-              weight + static_cast<uint64_t>(static_cast<uint32_t>(max(row, 0))) * a.weight_row_bytes, row >= 0);
-    }
+    for (int i = 0; i < kCopies; ++i) copy_16((i % 2 == 0 ? even : odd) + i * kDistance, rows[i]);
     arrive_after_copies(full);
     at.advance();
   };
@@ -169,8 +184,8 @@ __device__ void bring_add_tile(const Arguments& a, const Pipeline& pipeline, con
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       if (first + i >= tile.steps) return;
-      bring(first + i, features[i]);
-      features[i] = ask(first + i + kAhead);
+      bring(first + i, i % 2 * 16, features[i / 2]);
+      if (i % 2 == 1) features[i / 2] = ask(first + i / 2 * 2 + kAhead);
     }
   }
 }
