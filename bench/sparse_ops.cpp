@@ -157,8 +157,8 @@ void bench_mlp(const Context& context, int repetitions) {
     plan.top_keys = 0.3;
     plan.random_keys = random_share;
     SparseMlpState state(std::make_shared<const SparseMlpPlan>(plan), 0, 0);
-    state.forward(context, MlpStep::kFull, 0, x, weights, gate, stream);
-    state.forward(context, MlpStep::kSparseSelect, 1, next, weights, gate, stream);
+    state.forward(context, MlpStep::kFull, 0, x, weights);
+    state.forward(context, MlpStep::kSparseSelect, 1, next, weights);
     check_mlp(next, weights, state);
     std::vector<double> dense, sparse;
     for (int i = 0; i < repetitions; ++i) {
@@ -167,7 +167,8 @@ void bench_mlp(const Context& context, int repetitions) {
         ops::linear_into(context, hidden, weights.second, stream, {Activation::kNone, gate, stream});
       }));
       sparse.push_back(seconds([&] {
-        state.forward(context, MlpStep::kSparseSelect, 2 + i, i % 2 == 0 ? x : next, weights, gate, stream);
+        state.forward(context, MlpStep::kSparseSelect, 2 + i, i % 2 == 0 ? x : next, weights);
+        ops::gated_add_into(context, state.output(), gate, stream, stream);
       }));
     }
     print("MLP, 30 % + " + std::to_string(static_cast<int>(100 * random_share)) + " % of the features", dense, sparse);

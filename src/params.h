@@ -249,14 +249,18 @@ struct GatedAddParams {
   int64_t out_batch_stride, out_row_stride;
 };
 
-/// out = layer_norm(x) * weight + bias, then * (1 + scale) + shift; each pair optional.
+/// out = layer_norm(x) * weight + bias, then * (1 + scale) + shift; each pair optional. With an update, x += gate *
+/// update comes first.
 struct LayerNormParams {
   In x;             // [B, T, C], strides x_batch_stride, x_row_stride
+  In update, gate;  // [B, T, C], strides update_batch_stride, update_row_stride, and [B, C]; or null
+  Out updated;      // x again, where there is an update; then out is not x
   In weight, bias;  // [C] or null
   In scale, shift;  // [B, C] or null, stride modulation_batch_stride
   Out out;          // [B, T, C], strides out_batch_stride, out_row_stride; may be x
   int64_t batch, rows, channels;
   int64_t x_batch_stride, x_row_stride;
+  int64_t update_batch_stride, update_row_stride, gate_batch_stride;
   int64_t modulation_batch_stride;
   int64_t out_batch_stride, out_row_stride;
   float epsilon;

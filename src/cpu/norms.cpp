@@ -123,11 +123,34 @@ HWY_EXPORT(qk_row_simd);
 
 using namespace cpu;
 
+namespace {
+
+/// What comes before the norm, as an op of its own.
+GatedAddParams update_of(const LayerNormParams& p) {
+  GatedAddParams update{};
+  update.x = p.update;
+  update.gate = p.gate;
+  update.residual = p.x;
+  update.out = p.updated;
+  update.batch = p.batch;
+  update.rows = p.rows;
+  update.channels = p.channels;
+  update.x_batch_stride = p.update_batch_stride;
+  update.x_row_stride = p.update_row_stride;
+  update.gate_batch_stride = p.gate_batch_stride;
+  update.residual_batch_stride = update.out_batch_stride = p.x_batch_stride;
+  update.residual_row_stride = update.out_row_stride = p.x_row_stride;
+  return update;
+}
+
+}  // namespace
+
 void CpuBackend::layer_norm(const Context& context, const LayerNormParams& params) {
   require_f32(params.x.dtype, "layer_norm: x");
   require_f32(params.out.dtype, "layer_norm: out");
   require_f32(params.scale.dtype, "layer_norm: scale");
   require_f32(params.shift.dtype, "layer_norm: shift");
+  if (params.update.data != nullptr) gated_add(context, update_of(params));
   const F32Vector weight(context, params.weight, params.channels);
   const F32Vector bias(context, params.bias, params.channels);
   const auto kernel = HWY_DYNAMIC_DISPATCH(layer_norm_row_simd);

@@ -25,6 +25,35 @@ class Row {
     }
   }
 
+  /// x += gate * value; x: the row, as it was given.
+  __device__ void update(bf16* x, const bf16* value, const bf16* gate) {
+    if constexpr (kKept) {
+      // All loads before the first store.
+      RawPack addends[kKeptPacks], factors[kKeptPacks];
+#pragma unroll
+      for (int i = 0; i < kKeptPacks; ++i) {
+        if (channel(i) >= channels_) continue;
+        addends[i] = load_raw_pack<kWhole>(value, channel(i), channels_);
+        factors[i] = load_raw_pack<kWhole>(gate, channel(i), channels_);
+      }
+#pragma unroll
+      for (int i = 0; i < kKeptPacks; ++i) {
+        if (channel(i) >= channels_) continue;
+        const Pack sum = multiply_add(unpack(factors[i]), unpack(addends[i]), unpack(packs_[i]));
+        packs_[i] = round_pack(sum);
+        store_pack<kWhole>(x, channel(i), channels_, sum);
+      }
+    } else {
+      for (int i = 0; channel(i) < channels_; ++i) {
+        const int first = channel(i);
+        const Pack sum =
+            multiply_add(load_pack<kWhole>(gate, first, channels_), load_pack<kWhole>(value, first, channels_),
+                         load_pack<kWhole>(x, first, channels_));
+        store_pack<kWhole>(x, first, channels_, sum);
+      }
+    }
+  }
+
   /// body(pack, its first channel) for each of this thread's packs, in ascending order.
   template <class Body>
   __device__ void for_each(const Body& body) const {
@@ -52,6 +81,11 @@ class Row {
   }
 
  private:
+  __device__ static Pack multiply_add(const Pack& a, const Pack& b, Pack c) {
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) c.values[i] = fmaf(a.values[i], b.values[i], c.values[i]);
+    return c;
+  }
   __device__ static int channel(int i) { return (i * kThreads + static_cast<int>(threadIdx.x)) * kPack; }
 
   const bf16* x_;
@@ -60,14 +94,19 @@ class Row {
 };
 
 /// One block a row. The mean is taken off before anything is squared: a row far from 0 loses nothing.
-template <bool kWhole, bool kKept>
+template <bool kWhole, bool kKept, bool kUpdates>
 __global__ void __launch_bounds__(kThreads) layer_norm_kernel(const __grid_constant__ LayerNormParams p) {
   wait_for_previous_kernels();
   __shared__ float scratch[2][kThreads / kWarpSize];
   const int64_t b = blockIdx.x / static_cast<unsigned>(p.rows), t = blockIdx.x % static_cast<unsigned>(p.rows);
   const int channels = static_cast<int>(p.channels);
   const auto count = static_cast<float>(channels);
-  const Row<kWhole, kKept> row(as_bf16(p.x) + b * p.x_batch_stride + t * p.x_row_stride, channels);
+  const int64_t x_offset = b * p.x_batch_stride + t * p.x_row_stride;
+  Row<kWhole, kKept> row(as_bf16(p.x) + x_offset, channels);
+  if constexpr (kUpdates) {
+    row.update(as_bf16(p.updated) + x_offset, as_bf16(p.update) + b * p.update_batch_stride + t * p.update_row_stride,
+               as_bf16(p.gate) + b * p.gate_batch_stride);
+  }
   const float sum = row.fold([](float total, float x) { return total + x; });
   const float mean = block_sum<kThreads>(sum, scratch[0]) / count;
   const float squares = row.fold([&](float total, float x) { return fmaf(x - mean, x - mean, total); });
@@ -116,6 +155,13 @@ __global__ void __launch_bounds__(kThreads) rms_norm_kernel(const __grid_constan
   });
 }
 
+template <bool kUpdates>
+auto layer_norm_kernel_for(bool whole, int64_t channels) {
+  const bool kept = channels <= kMaxKeptChannels;
+  if (whole) return kept ? layer_norm_kernel<true, true, kUpdates> : layer_norm_kernel<true, false, kUpdates>;
+  return kept ? layer_norm_kernel<false, true, kUpdates> : layer_norm_kernel<false, false, kUpdates>;
+}
+
 }  // namespace
 
 void CudaBackend::layer_norm(const Context& context, const LayerNormParams& params) {
@@ -127,10 +173,12 @@ void CudaBackend::layer_norm(const Context& context, const LayerNormParams& para
       has_whole_packs(params.weight.data, params.weight.dtype, channels) &&
       has_whole_packs(params.bias.data, params.bias.dtype, channels) &&
       has_whole_packs(params.scale.data, DType::kBF16, channels, params.modulation_batch_stride) &&
-      has_whole_packs(params.shift.data, DType::kBF16, channels, params.modulation_batch_stride);
-  const bool kept = channels <= kMaxKeptChannels;
-  const auto kernel = whole ? (kept ? layer_norm_kernel<true, true> : layer_norm_kernel<true, false>)
-                            : (kept ? layer_norm_kernel<false, true> : layer_norm_kernel<false, false>);
+      has_whole_packs(params.shift.data, DType::kBF16, channels, params.modulation_batch_stride) &&
+      has_whole_packs(params.update.data, DType::kBF16, channels, params.update_batch_stride,
+                      params.update_row_stride) &&
+      has_whole_packs(params.gate.data, DType::kBF16, channels, params.gate_batch_stride);
+  const auto kernel = params.update.data != nullptr ? layer_norm_kernel_for<true>(whole, channels)
+                                                    : layer_norm_kernel_for<false>(whole, channels);
   launch_overlapping(kernel, dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0, compute_stream(context),
                      "layer_norm", params);
 }

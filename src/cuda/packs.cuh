@@ -95,11 +95,18 @@ __device__ inline void store_16_bytes(void* p, uint4 value) {
                : "memory");
 }
 
+__device__ inline RawPack round_pack(const Pack& pack) {
+  RawPack raw;
+#pragma unroll
+  for (int i = 0; i < kPack / 2; ++i) raw.words[i] = bf16_pair(pack.values[2 * i], pack.values[2 * i + 1]);
+  return raw;
+}
+
 template <bool kWhole>
 __device__ void store_pack(bf16* row, int64_t first, int64_t end, const Pack& pack) {
   if constexpr (kWhole) {
-    store_16_bytes(row + first, {bf16_pair(pack.values[0], pack.values[1]), bf16_pair(pack.values[2], pack.values[3]),
-                                 bf16_pair(pack.values[4], pack.values[5]), bf16_pair(pack.values[6], pack.values[7])});
+    const RawPack raw = round_pack(pack);
+    store_16_bytes(row + first, {raw.words[0], raw.words[1], raw.words[2], raw.words[3]});
   } else {
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {

@@ -4,11 +4,13 @@
 #include <cstring>
 #include <numeric>
 #include <string>
+#include <utility>
 
 #include "chipmunk/error.h"
 #include "ops/attention.h"
 #include "ops/elementwise.h"
 #include "ops/fp8_rows.h"
+#include "ops/norm.h"
 #include "ops/qk_norm_rope.h"
 
 namespace chipmunk {
@@ -77,15 +79,49 @@ struct Forward {
     options.sparse->count_dense_mlp(layer, batch, tokens(), config.inner_dim(), config.mlp_dim());
   }
   bool has_sparse_mlp(int layer) const { return options.sparse != nullptr && options.sparse->has_sparse_mlp(layer); }
-  /// stream += gate * MLP(x) with what the sparse method renews of it.
-  void sparse_mlp(int layer, const Tensor& x, const Linear& first, const Linear& second, const Tensor& gate,
-                  const Tensor& stream, int64_t dense_rows) const {
+  /// MLP(x) with what the sparse method renews of it.
+  Tensor sparse_mlp(int layer, const Tensor& x, const Linear& first, const Linear& second, int64_t dense_rows) const {
     const MlpWeights weights{first, second,
                              options.mlp_out_transposed != nullptr
                                  ? options.mlp_out_transposed->at(static_cast<size_t>(layer))
                                  : transposed_weight(context, second)};
-    options.sparse->mlp(context, options.guidance_branch, layer, x, weights, gate, stream, dense_rows);
+    return options.sparse->mlp(context, options.guidance_branch, layer, x, weights, dense_rows);
   }
+};
+
+/// The hidden states of both streams in their joint buffer. What an MLP gave is added to them by the norm that comes
+/// next: both go through the same memory.
+class HiddenStates {
+ public:
+  HiddenStates(const Context& context, Tensor joint) : context_(context), joint_(std::move(joint)) {}
+
+  const Tensor& joint() const { return joint_; }
+
+  /// rows += gate * value, by the next norm() of the same rows or before anything else happens to them.
+  void add(const Tensor& rows, const Tensor& value, const Tensor& gate) {
+    settle();
+    pending_rows_ = rows;
+    pending_ = {value, gate};
+  }
+  void norm_into(const Tensor& rows, const ops::Modulation& modulation, const Tensor& out) {
+    ops::GatedUpdate update;
+    if (pending_.value && rows.data() == pending_rows_.data() && rows.shape() == pending_rows_.shape()) {
+      update = std::exchange(pending_, {});
+    }
+    settle();
+    ops::layer_norm_into(context_, rows, out, kNormEpsilon, {}, modulation, update);
+  }
+  /// What is pending is added.
+  void settle() {
+    if (!pending_.value) return;
+    ops::gated_add_into(context_, pending_.value, pending_.gate, pending_rows_, pending_rows_);
+    pending_ = {};
+  }
+
+ private:
+  const Context& context_;
+  Tensor joint_, pending_rows_;
+  ops::GatedUpdate pending_;
 };
 
 /// Part i of a modulation vector [B, count * C].
@@ -199,7 +235,8 @@ void run(const Forward& f, const ops::LinearCall& call) {
 
 /// The MLPs of a double block: joint += gate * MLP(normed), each stream with its own weights.
 void double_mlp(const Forward& f, const Stream& text, const Stream& image, int layer, const Tensor& normed,
-                const Tensor& joint) {
+                HiddenStates* states) {
+  const Tensor& joint = states->joint();
   const int64_t channels = f.config.inner_dim();
   const auto gate = [&](const Stream& s) { return chunk(s.modulation, channels, 5); };
   const Tensor hidden = f.joint_buffer(f.config.mlp_dim());
@@ -211,25 +248,27 @@ void double_mlp(const Forward& f, const Stream& text, const Stream& image, int l
     run(f, hidden_call(text, normed, hidden));
     run(f, out_call(text));
     const FluxFeedForward& mlp = image.weights.feed_forward;
-    return f.sparse_mlp(layer, image.rows(normed), mlp.in, mlp.out, gate(image), image.rows(joint), f.text_tokens);
+    return states->add(image.rows(joint), f.sparse_mlp(layer, image.rows(normed), mlp.in, mlp.out, f.text_tokens),
+                       gate(image));
   }
   ops::linear_pair_into(f.context, hidden_call(image, normed, hidden), hidden_call(text, normed, hidden));
   ops::linear_pair_into(f.context, out_call(image), out_call(text));
   if (f.options.sparse != nullptr) f.count_dense_mlp(layer);
 }
 
-void double_block(const Forward& f, const FluxDoubleBlock& block, int layer, const Tensor& joint) {
+void double_block(const Forward& f, const FluxDoubleBlock& block, int layer, HiddenStates* states) {
+  const Tensor& joint = states->joint();
   const int64_t channels = f.config.inner_dim();
   const Stream text{block.text, 0, f.text_tokens, f.modulation(block.text.modulation, double_place(layer, false))};
   const Stream image{block.image, f.text_tokens, f.tokens(),
                      f.modulation(block.image.modulation, double_place(layer, true))};
   const Tensor normed = f.joint_buffer(channels);
   const auto norm = [&](const Stream& s, int64_t shift) {
-    ops::layer_norm_into(f.context, s.rows(joint), s.rows(normed), kNormEpsilon, {},
-                         {chunk(s.modulation, channels, shift), chunk(s.modulation, channels, shift + 1)});
+    states->norm_into(s.rows(joint), {chunk(s.modulation, channels, shift), chunk(s.modulation, channels, shift + 1)},
+                      s.rows(normed));
   };
-  norm(text, 0);
   norm(image, 0);
+  norm(text, 0);
   const Tensor qkv_buffer = f.joint_buffer(3 * channels);
   qkv_into(f, normed, image.qkv(), text.qkv(), qkv_buffer);
 
@@ -243,7 +282,7 @@ void double_block(const Forward& f, const FluxDoubleBlock& block, int layer, con
   ops::linear_pair_into(f.context, attention_out(image), attention_out(text));
   norm(text, 3);
   norm(image, 3);
-  double_mlp(f, text, image, layer, normed, joint);
+  double_mlp(f, text, image, layer, normed, states);
 }
 
 /// The output layer's parts: of the attention's features, and of the MLP's with the bias.
@@ -252,11 +291,12 @@ Linear mlp_part(const Linear& out, int64_t channels) {
   return {out.weight.slice(1, channels, out.in_features()), out.bias, out.scale};
 }
 
-void single_block(const Forward& f, const FluxSingleBlock& block, int layer, const Tensor& joint) {
+void single_block(const Forward& f, const FluxSingleBlock& block, int layer, HiddenStates* states) {
+  const Tensor& joint = states->joint();
   const int64_t channels = f.config.inner_dim();
   const Tensor modulation = f.modulation(block.modulation, single_place(f.config, layer));
-  const Tensor normed = ops::layer_norm(f.context, joint, kNormEpsilon, {},
-                                        {chunk(modulation, channels, 0), chunk(modulation, channels, 1)});
+  const Tensor normed = f.joint_buffer(channels);
+  states->norm_into(joint, {chunk(modulation, channels, 0), chunk(modulation, channels, 1)}, normed);
   const Tensor qkv_buffer = f.joint_buffer(3 * channels);
   qkv_into(f, normed, {block.qkv, block.q_norm, block.k_norm, 0, f.tokens()}, qkv_buffer);
   const Qkv qkv = split_qkv(qkv_buffer, f.config.num_attention_heads);
@@ -267,8 +307,7 @@ void single_block(const Forward& f, const FluxSingleBlock& block, int layer, con
     f.attention(layer, qkv, split_heads(attention, f.config.num_attention_heads));
     ops::linear_into(f.context, attention, attention_part(block.out, channels), joint,
                      {Activation::kNone, gate, joint});
-    f.sparse_mlp(layer, normed, block.mlp_in, mlp_part(block.out, channels), gate, joint, 0);
-    return;
+    return states->add(joint, f.sparse_mlp(layer, normed, block.mlp_in, mlp_part(block.out, channels), 0), gate);
   }
   // Attention and MLP write side by side, so that the output layer reads one buffer.
   const Tensor features = f.joint_buffer(channels + f.config.mlp_dim());
@@ -287,7 +326,10 @@ Tensor run_blocks(const Forward& f, const FluxTransformer& model, const FluxInpu
   f.observe("x_embedder", f.image(joint));
   f.observe("context_embedder", f.text(joint));
 
-  const auto observe_streams = [&f, &joint](const std::string& name) {
+  HiddenStates states(f.context, joint);
+  const auto observe_streams = [&](const std::string& name) {
+    if (!f.options.observer) return;
+    states.settle();
     f.observe(name + ".txt", f.text(joint));
     f.observe(name + ".img", f.image(joint));
   };
@@ -296,16 +338,17 @@ Tensor run_blocks(const Forward& f, const FluxTransformer& model, const FluxInpu
   int layer = 0;
   for (size_t i = 0; i < model.double_blocks.size(); ++i, ++layer) {
     weights.begin_block(layer);
-    double_block(f, model.double_blocks[i], layer, joint);
+    double_block(f, model.double_blocks[i], layer, &states);
     weights.end_block(layer);
     observe_streams("double." + std::to_string(i));
   }
   for (size_t i = 0; i < model.single_blocks.size(); ++i, ++layer) {
     weights.begin_block(layer);
-    single_block(f, model.single_blocks[i], layer, joint);
+    single_block(f, model.single_blocks[i], layer, &states);
     weights.end_block(layer);
     observe_streams("single." + std::to_string(i));
   }
+  states.settle();
   // Nothing writes to this buffer any more, so that keeping it needs no copy.
   if (f.options.sparse != nullptr && f.options.sparse->keeps_hidden()) {
     f.options.sparse->last_hidden(f.options.guidance_branch) = joint;

@@ -1,5 +1,7 @@
 #include "ops/norm.h"
 
+#include <utility>
+
 #include "backend.h"
 #include "chipmunk/error.h"
 #include "ops/check.h"
@@ -13,10 +15,32 @@ void check_channel_vector(const Context& context, const Tensor& tensor, int64_t 
   check_dense(tensor, what);
 }
 
+void bind_update(const Context& context, const GatedUpdate& update, const Tensor& x, const Tensor& rows,
+                 const Tensor& result, LayerNormParams* params) {
+  check_shape(context, update.value, x.shape(), "layer_norm: update");
+  check_shape(context, update.gate, {rows.dim(0), rows.dim(2)}, "layer_norm: gate");
+  for (const auto& [tensor, what] :
+       {std::pair<const Tensor&, const char*>{update.value, "layer_norm: update"}, {update.gate, "layer_norm: gate"}}) {
+    check_activation(context, tensor, what);
+    check_inner_dense(tensor, what);
+  }
+  if (result.data() == x.data() && x.numel() > 0) {
+    throw Error(ErrorCode::kInvalidArgument, "expected other memory than x's, which takes the update",
+                "layer_norm: out");
+  }
+  const Tensor update_rows = as_batched_rows(update.value, "layer_norm: update");
+  params->update = in(update_rows);
+  params->gate = in(update.gate);
+  params->updated = out(rows);
+  params->update_batch_stride = update_rows.stride(0);
+  params->update_row_stride = update_rows.stride(1);
+  params->gate_batch_stride = update.gate.stride(0);
+}
+
 }  // namespace
 
 void layer_norm_into(const Context& context, const Tensor& x, const Tensor& result, float epsilon,
-                     const NormAffine& affine, const Modulation& modulation) {
+                     const NormAffine& affine, const Modulation& modulation, const GatedUpdate& update) {
   check_present(context, x, "layer_norm: x");
   check_shape(context, result, x.shape(), "layer_norm: out");
   check_activation(context, x, "layer_norm: x");
@@ -45,6 +69,7 @@ void layer_norm_into(const Context& context, const Tensor& x, const Tensor& resu
   }
 
   LayerNormParams params{};
+  if (update.value || update.gate) bind_update(context, update, x, rows, result, &params);
   params.x = in(rows);
   params.weight = in(affine.weight);
   params.bias = in(affine.bias);

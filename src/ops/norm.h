@@ -15,9 +15,16 @@ struct Modulation {
   Tensor shift, scale;  ///< [B, C], one row a sample; views with equal strides
 };
 
-/// Layer norm over the last dimension of x ([T, C] or [B, T, C]), then the affine part, then the modulation.
+/// What is added to x before its norm, gate * value: both or neither.
+struct GatedUpdate {
+  Tensor value;  ///< as x
+  Tensor gate;   ///< [B, C]
+};
+
+/// Layer norm over the last dimension of x ([T, C] or [B, T, C]), then the affine part, then the modulation. An update
+/// is added to x first, as gated_add_into does, with the same bits; out is other memory then.
 void layer_norm_into(const Context& context, const Tensor& x, const Tensor& out, float epsilon,
-                     const NormAffine& affine = {}, const Modulation& modulation = {});
+                     const NormAffine& affine = {}, const Modulation& modulation = {}, const GatedUpdate& update = {});
 Tensor layer_norm(const Context& context, const Tensor& x, float epsilon, const NormAffine& affine = {},
                   const Modulation& modulation = {});
 

@@ -84,7 +84,7 @@ void SparseMlpState::choose_features(const Context& context, int step, const Ten
 }
 
 void SparseMlpState::forward(const Context& context, MlpStep kind, int step, const Tensor& x, const MlpWeights& weights,
-                             const Tensor& gate, const Tensor& stream, const Tensor& random_features) {
+                             const Tensor& random_features) {
   if (kind == MlpStep::kSkip) {
     throw Error(ErrorCode::kInvalidArgument, "a skipped step computes no MLP", "sparse MLP");
   }
@@ -102,7 +102,6 @@ void SparseMlpState::forward(const Context& context, MlpStep kind, int step, con
     ops::column_mlp_into(context, x, weights.first, weights.activation, weights.second_transposed, features_,
                          activations_, output_);
   }
-  if (!stream.empty()) ops::gated_add_into(context, output_, gate, stream, stream);
 }
 
 }  // namespace chipmunk

@@ -38,12 +38,11 @@ class SparseMlpState {
   /// branch, layer: name the random choices.
   SparseMlpState(std::shared_ptr<const SparseMlpPlan> plan, int branch, int layer);
 
-  /// stream += gate * MLP(x), with what this step renews. x: [B, T, C] with dense rows; gate: [B, C_out], stream:
-  /// [B, T, C_out], both or neither given. random_features: u8 [B, blocks, F], used by kSparseSelect besides the drawn
-  /// ones; or empty. kSparseReuse chooses where nothing was chosen before. Throws kInvalidArgument for kSkip and for a
-  /// sparse step before a full one.
+  /// output() becomes MLP(x), with what this step renews. x: [B, T, C] with dense rows. random_features: u8 [B, blocks,
+  /// F], used by kSparseSelect besides the drawn ones; or empty. kSparseReuse chooses where nothing was chosen before.
+  /// Throws kInvalidArgument for kSkip and for a sparse step before a full one.
   void forward(const Context& context, MlpStep kind, int step, const Tensor& x, const MlpWeights& weights,
-               const Tensor& gate, const Tensor& stream, const Tensor& random_features = {});
+               const Tensor& random_features = {});
 
   /// The features in force; empty tensors before the first sparse step.
   const ops::FeatureSet& features() const { return features_; }

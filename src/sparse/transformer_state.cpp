@@ -113,9 +113,8 @@ bool SparseTransformerState::has_sparse_mlp(int layer) const {
   return options_.config.mlp.is_enabled && layer >= options_.config.mlp.first_n_dense_layers;
 }
 
-void SparseTransformerState::mlp(const Context& context, int branch, int layer, const Tensor& x,
-                                 const MlpWeights& weights, const Tensor& gate, const Tensor& stream,
-                                 int64_t dense_rows) {
+Tensor SparseTransformerState::mlp(const Context& context, int branch, int layer, const Tensor& x,
+                                   const MlpWeights& weights, int64_t dense_rows) {
   Layer& state = layer_of(branch, layer);
   if (!state.mlp) {
     if (!mlp_plan_) {
@@ -124,8 +123,9 @@ void SparseTransformerState::mlp(const Context& context, int branch, int layer, 
     state.mlp = std::make_unique<SparseMlpState>(mlp_plan_, branch, layer);
   }
   const MlpStep kind = schedule_.mlp_kind(step_, layer);
-  state.mlp->forward(context, kind, step_, x, weights, gate, stream);
+  state.mlp->forward(context, kind, step_, x, weights);
   if (options_.record) record_mlp(context, kind, layer, *state.mlp, x, weights, dense_rows);
+  return state.mlp->output();
 }
 
 void SparseTransformerState::count_dense_mlp(int layer, int64_t batch, int64_t rows, int64_t channels,

@@ -45,10 +45,10 @@ class SparseTransformerState {
 
   /// Whether a layer's MLP runs through mlp(): false where it is always dense.
   bool has_sparse_mlp(int layer) const;
-  /// stream += gate * MLP(x) of a layer (see SparseMlpState). dense_rows: tokens of the layer whose MLP is computed
-  /// elsewhere, for the records.
-  void mlp(const Context& context, int branch, int layer, const Tensor& x, const MlpWeights& weights,
-           const Tensor& gate, const Tensor& stream, int64_t dense_rows = 0);
+  /// MLP(x) of a layer (see SparseMlpState), to be read only, before the layer's next step. dense_rows: tokens of the
+  /// layer whose MLP is computed elsewhere, for the records.
+  Tensor mlp(const Context& context, int branch, int layer, const Tensor& x, const MlpWeights& weights,
+             int64_t dense_rows = 0);
   /// For the records: a layer's MLP of `rows` tokens ran densely.
   void count_dense_mlp(int layer, int64_t batch, int64_t rows, int64_t channels, int64_t features);
 

@@ -233,7 +233,7 @@ void compute_delta_mlp(const Context& context, const CaseFolder& folder, Results
     const Tensor random =
         folder.has_input(random_name) ? context.to_device(folder.input(random_name)).unsqueeze(0) : Tensor();
     const Tensor before = state.activations().empty() ? Tensor() : host_f32(context, state.activations());
-    state.forward(context, kind, step, x, weights, {}, {}, random);
+    state.forward(context, kind, step, x, weights, random);
     const std::string prefix = "step" + std::to_string(step++) + ".";
     const Tensor after = host_f32(context, state.activations());
     results[prefix + "out"] = host_f32(context, state.output()).select(0, 0);

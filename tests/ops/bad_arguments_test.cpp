@@ -110,6 +110,19 @@ const BadCall kBadCalls[] = {
      [](const Context& c, const Maker& t) {
        ops::gated_add_into(c, t({2, 3, 4}), t({4}), t({2, 3, 4}), t({2, 3, 4}));
      }},
+    {"layer_norm_update", ErrorCode::kShapeMismatch, "layer_norm: update",
+     [](const Context& c, const Maker& t) {
+       ops::layer_norm_into(c, t({2, 3, 4}), t({2, 3, 4}), 1e-6f, {}, {}, {t({2, 3, 5}), t({2, 4})});
+     }},
+    {"layer_norm_gate", ErrorCode::kShapeMismatch, "layer_norm: gate",
+     [](const Context& c, const Maker& t) {
+       ops::layer_norm_into(c, t({2, 3, 4}), t({2, 3, 4}), 1e-6f, {}, {}, {t({2, 3, 4}), t({2, 5})});
+     }},
+    {"layer_norm_updated_in_place", ErrorCode::kInvalidArgument, "layer_norm: out",
+     [](const Context& c, const Maker& t) {
+       const Tensor x = t({2, 3, 4});
+       ops::layer_norm_into(c, x, x, 1e-6f, {}, {}, {t({2, 3, 4}), t({2, 4})});
+     }},
     {"linear_depth", ErrorCode::kShapeMismatch, "linear: x",
      [](const Context& c, const Maker& t) { ops::linear(c, t({3, 4}), {t({5, 6}), {}}); }},
     {"linear_no_weight", ErrorCode::kInvalidArgument, "linear: weight",

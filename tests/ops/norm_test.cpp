@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "ops/elementwise.h"
 #include "support/op_test.h"
 
 namespace chipmunk::test {
@@ -23,6 +24,8 @@ const NormCase kCases[] = {
     {"one_channel", 1, 5, 1, true},
     {"primes", 2, 13, 131, true, true},
     {"wide", 1, 3, 3072, false, true},
+    {"wider", 2, 3, 5000, true, true},
+    {"wider_strided", 1, 2, 4099, false, true, 8},
     {"strided", 2, 5, 33, true, false, 4},
     {"far_from_zero", 1, 8, 512, true, false, 0, 1000.0f},
 };
@@ -61,6 +64,33 @@ TEST_P(LayerNormTest, MatchesReferenceAlsoInPlace) {
 }
 
 CHIPMUNK_INSTANTIATE(LayerNormTest, ::testing::ValuesIn(kCases));
+
+class UpdatedLayerNormTest : public OpCaseTest<NormCase> {};
+
+TEST_P(UpdatedLayerNormTest, GivesTheBitsOfTheTwoOps) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const NormCase& c = test_case();
+  const DType dtype = context().activation_dtype();
+  const Tensor value = random_view({c.batch, c.rows, c.channels}, c.pad), gate = random({c.batch, 2 * c.channels});
+  const ops::GatedUpdate update{value, gate.slice(1, c.channels, 2 * c.channels)};
+  ops::Modulation modulation;
+  if (c.modulated) modulation = {random({c.batch, c.channels}), random({c.batch, c.channels})};
+  const GuardedView x = make_guarded_view(context(), value.shape(), 3, dtype);
+  const GuardedView out = make_guarded_view(context(), value.shape(), 2, dtype);
+  const Tensor before = random(value.shape());
+  ops::copy_into(context(), before, x.view);
+  ops::layer_norm_into(context(), x.view, out.view, 1e-6f, {}, modulation, update);
+  expect_untouched(context(), x);
+  expect_untouched(context(), out);
+
+  const Tensor sum = context().empty(value.shape()), normed = context().empty(value.shape());
+  ops::gated_add_into(context(), value, update.gate, before, sum);
+  ops::layer_norm_into(context(), sum, normed, 1e-6f, {}, modulation);
+  expect_equal(read(x.view), read(sum));
+  expect_equal(read(out.view), read(normed));
+}
+
+CHIPMUNK_INSTANTIATE(UpdatedLayerNormTest, ::testing::ValuesIn(kCases));
 
 class RmsNormTest : public OpCaseTest<NormCase> {};
 

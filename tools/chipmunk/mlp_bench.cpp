@@ -133,9 +133,7 @@ class PresetBench {
 
   void full_step(const MlpCheck& check) {
     const auto state = std::make_shared<SparseMlpState>(std::make_shared<SparseMlpPlan>(), 0, 0);
-    const auto compute = [=, this](const Tensor& x) {
-      state->forward(context_, MlpStep::kFull, 0, x, weights_, {}, {});
-    };
+    const auto compute = [=, this](const Tensor& x) { state->forward(context_, MlpStep::kFull, 0, x, weights_); };
     const Tensor x = next_input();
     compute(x);
     add_whole("full step", check.dense_error(x, check.read(state->activations(), state->output())),
@@ -155,7 +153,7 @@ class PresetBench {
     plan->random_keys = random_keys;
     const auto state = std::make_shared<SparseMlpState>(plan, 0, 0);
     const auto compute = [=, this, &weights](MlpStep kind, const Tensor& x) {
-      state->forward(context_, kind, next_step(), x, weights, {}, {});
+      state->forward(context_, kind, next_step(), x, weights);
     };
     compute(MlpStep::kFull, next_input());
     const auto add_step = [&](const char* kernel, MlpStep kind) {

@@ -117,7 +117,7 @@ OpNote note(const GatedAddParams& p) {
 }
 OpNote note(const LayerNormParams& p) {
   const int64_t count = p.batch * p.rows * p.channels;
-  return memory(bytes(p.x, count) + bytes(p.out, count));
+  return memory(bytes(p.x, count) + bytes(p.update, count) + bytes(p.updated, count) + bytes(p.out, count));
 }
 OpNote note(const QkNormRopeParams& p) {
   const int64_t angles = p.tokens * p.head_dim / 2, count = p.batch * p.tokens * p.heads * p.head_dim;
