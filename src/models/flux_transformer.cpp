@@ -4,13 +4,12 @@
 #include <cstring>
 #include <numeric>
 #include <string>
-#include <utility>
 
 #include "chipmunk/error.h"
+#include "models/hidden_states.h"
 #include "ops/attention.h"
 #include "ops/elementwise.h"
 #include "ops/fp8_rows.h"
-#include "ops/norm.h"
 #include "ops/qk_norm_rope.h"
 
 namespace chipmunk {
@@ -87,41 +86,6 @@ struct Forward {
                                  : transposed_weight(context, second)};
     return options.sparse->mlp(context, options.guidance_branch, layer, x, weights, dense_rows);
   }
-};
-
-/// The hidden states of both streams in their joint buffer. What an MLP gave is added to them by the norm that comes
-/// next: both go through the same memory.
-class HiddenStates {
- public:
-  HiddenStates(const Context& context, Tensor joint) : context_(context), joint_(std::move(joint)) {}
-
-  const Tensor& joint() const { return joint_; }
-
-  /// rows += gate * value, by the next norm() of the same rows or before anything else happens to them.
-  void add(const Tensor& rows, const Tensor& value, const Tensor& gate) {
-    settle();
-    pending_rows_ = rows;
-    pending_ = {value, gate};
-  }
-  void norm_into(const Tensor& rows, const ops::Modulation& modulation, const Tensor& out) {
-    ops::GatedUpdate update;
-    if (pending_.value && rows.data() == pending_rows_.data() && rows.shape() == pending_rows_.shape()) {
-      update = std::exchange(pending_, {});
-    }
-    settle();
-    ops::layer_norm_into(context_, rows, out, kNormEpsilon, {}, modulation, update);
-  }
-  /// What is pending is added.
-  void settle() {
-    if (!pending_.value) return;
-    ops::gated_add_into(context_, pending_.value, pending_.gate, pending_rows_, pending_rows_);
-    pending_ = {};
-  }
-
- private:
-  const Context& context_;
-  Tensor joint_, pending_rows_;
-  ops::GatedUpdate pending_;
 };
 
 /// Part i of a modulation vector [B, count * C].
@@ -326,7 +290,7 @@ Tensor run_blocks(const Forward& f, const FluxTransformer& model, const FluxInpu
   f.observe("x_embedder", f.image(joint));
   f.observe("context_embedder", f.text(joint));
 
-  HiddenStates states(f.context, joint);
+  HiddenStates states(f.context, joint, kNormEpsilon);
   const auto observe_streams = [&](const std::string& name) {
     if (!f.options.observer) return;
     states.settle();

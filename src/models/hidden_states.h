@@ -1,0 +1,33 @@
+#pragma once
+
+#include "ops/norm.h"
+
+namespace chipmunk {
+
+/// A transformer's hidden states, the rows of all streams in one buffer. What an MLP gave is added to them by the norm
+/// that comes next, which goes through the same memory.
+class HiddenStates {
+ public:
+  /// epsilon: of the norms. The context must outlive this.
+  HiddenStates(const Context& context, Tensor joint, float epsilon);
+
+  /// The buffer; what is pending is not in it.
+  const Tensor& joint() const { return joint_; }
+
+  /// rows += gate * value, by the next norm_into() of the same rows, before any other, or by settle(). rows: of
+  /// joint().
+  void add(const Tensor& rows, const Tensor& value, const Tensor& gate);
+  /// out = the layer norm of rows, modulated.
+  void norm_into(const Tensor& rows, const ops::Modulation& modulation, const Tensor& out);
+  /// Adds what is pending.
+  void settle();
+
+ private:
+  const Context& context_;
+  Tensor joint_;
+  float epsilon_;
+  Tensor pending_rows_;
+  ops::GatedUpdate pending_;
+};
+
+}  // namespace chipmunk
