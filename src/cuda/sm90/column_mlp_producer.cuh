@@ -124,6 +124,20 @@ __device__ void prefetch_out(const Arguments& a, const AddTiles& tile) {
   }
 }
 
+/// The same value, of which the compiler does not know it: what follows from it is computed within the tile, and takes
+/// no registers outside.
+__device__ inline int opaque(int value) {
+  int result;
+  asm volatile("mov.b32 %0, %1;" : "=r"(result) : "r"(value));
+  return result;
+}
+/// Where a row lies; computed where it is asked for, even if a wait stands before its use.
+__device__ inline const char* row_address(const char* base, uint32_t row, uint32_t row_bytes) {
+  uint64_t address;
+  asm volatile("mad.wide.u32 %0, %1, %2, %3;" : "=l"(address) : "r"(row), "r"(row_bytes), "l"(base));
+  return reinterpret_cast<const char*>(address);
+}
+
 /// Brings a tile of the differences and the kept rows of the second weight, kWidth channels of them.
 template <int kWidth>
 __device__ void bring_add_tile(const Arguments& a, const Pipeline& pipeline, const AddTiles& tile, Position& at) {
@@ -152,8 +166,7 @@ __device__ void bring_add_tile(const Arguments& a, const Pipeline& pipeline, con
 #pragma unroll
   for (int i = 0; i < kAhead; i += 2) features[i / 2] = ask(i);
   const auto bring = [&](int step, int first_lane, int feature) {
-    // All addresses before the wait, in registers of their own: one that copies share would have to wait, each time,
-    // until the copy before has left the queue.
+    // All addresses before the wait, so that the copies leave at once behind it.
     const char* rows[kCopies];
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) {

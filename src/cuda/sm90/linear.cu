@@ -171,10 +171,10 @@ __device__ void compute_unit(const Arguments& a, const Pipeline<kWidth>& pipelin
     at.advance();
   }
   const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) % 128 / 32, 0);
-  Epilogue<kColumns, kKind> epilogue(a.problems[place.problem].epilogue, pipeline.exchange(warpgroup * 4 + warp),
-                                     place.batch,
-                                     place.row_unit * kUnitRows + rank * kBlockRows + warpgroup * 64 + warp * 16,
-                                     place.column_unit * kWidth + (kColumns == kWidth ? 0 : place.half * kColumns));
+  Epilogue<kColumns, kKind> epilogue(
+      a.problems[place.problem].epilogue, pipeline.exchange(warpgroup * 4 + warp), place.batch,
+      place.row_unit * kUnitRows + rank * kBlockRows + warpgroup * 64 + warp * WarpExchange<kHeadDim>::kRows,
+      place.column_unit * kWidth + (kColumns == kWidth ? 0 : place.half * kColumns));
   wait_products<0>();
   release(last);
   epilogue.run(sums);

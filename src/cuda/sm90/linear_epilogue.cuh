@@ -70,7 +70,7 @@ class GatedEpilogue {
   __device__ GatedEpilogue(const EpilogueArguments& a, uint32_t exchange, int batch, int first_row, int first_column)
       : rows_(exchange, a.residual_from(batch, first_row, first_column), a.out_from(batch, first_row, first_column),
               a.rows - first_row, a.columns - first_column) {
-    constexpr uint32_t kOnes = 0x3f803f80u;
+    constexpr uint32_t kOnes = 0x3f803f80u;  // two of bf16
     const int columns = a.columns - first_column;
     rows_.ask();
     if (a.bias != nullptr) {

@@ -70,20 +70,6 @@ __device__ inline void pass_barrier(int number, int threads) {
 
 // Copies.
 
-/// The same value, of which the compiler does not know it: what follows from it is computed where it is used, and takes
-/// no registers before.
-__device__ inline int opaque(int value) {
-  int result;
-  asm volatile("mov.b32 %0, %1;" : "=r"(result) : "r"(value));
-  return result;
-}
-/// Where a row lies, by one instruction.
-__device__ inline const char* row_address(const char* base, uint32_t row, uint32_t row_bytes) {
-  uint64_t address;
-  asm volatile("mad.wide.u32 %0, %1, %2, %3;" : "=l"(address) : "r"(row), "r"(row_bytes), "l"(base));
-  return reinterpret_cast<const char*>(address);
-}
-
 /// A box of a tensor with four dimensions, innermost coordinate first.
 __device__ inline void copy_box(uint32_t destination, const CUtensorMap* map, uint32_t barrier, int x, int y, int z,
                                 int w) {
