@@ -231,6 +231,7 @@ void double_block(const Forward& f, const FluxDoubleBlock& block, int layer, Hid
     states->norm_into(s.rows(joint), {chunk(s.modulation, channels, shift), chunk(s.modulation, channels, shift + 1)},
                       s.rows(normed));
   };
+  // First the rows that the block before may have left an update of.
   norm(image, 0);
   norm(text, 0);
   const Tensor qkv_buffer = f.joint_buffer(3 * channels);
