@@ -1,5 +1,8 @@
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "ops/norm.h"
 
 namespace chipmunk {
@@ -14,8 +17,8 @@ class HiddenStates {
   /// The buffer; what is pending is not in it.
   const Tensor& joint() const { return joint_; }
 
-  /// rows += gate * value, by the next norm_into() of the same rows, before any other, or by settle(). rows: of
-  /// joint().
+  /// rows += gate * value, by the next norm_into() of the same rows, before any other use of some of them here, or by
+  /// settle(). rows: consecutive tokens of joint().
   void add(const Tensor& rows, const Tensor& value, const Tensor& gate);
   /// out = the layer norm of rows, modulated.
   void norm_into(const Tensor& rows, const ops::Modulation& modulation, const Tensor& out);
@@ -23,11 +26,23 @@ class HiddenStates {
   void settle();
 
  private:
+  struct TokenRange {
+    int64_t begin, end;
+    bool operator==(const TokenRange&) const = default;
+  };
+  struct Pending {
+    Tensor rows;
+    TokenRange tokens;
+    ops::GatedUpdate update;
+  };
+
+  TokenRange tokens_of(const Tensor& rows) const;
+  void settle_overlapping(TokenRange tokens);
+
   const Context& context_;
   Tensor joint_;
   float epsilon_;
-  Tensor pending_rows_;
-  ops::GatedUpdate pending_;
+  std::vector<Pending> pending_;  // of tokens that do not overlap
 };
 
 }  // namespace chipmunk

@@ -61,10 +61,32 @@ TEST_F(HiddenStatesTest, NormsOfOtherRowsFindItAdded) {
   expect_same(out_, ops::layer_norm(context_, expected_, kEpsilon, {}, modulation_));
 }
 
-TEST_F(HiddenStatesTest, ASecondUpdateSettlesTheFirst) {
-  states_.add(image(joint_), image(update_), gate_);
+TEST_F(HiddenStatesTest, UpdatesOfOtherRowsWaitForTheirOwnNorm) {
   states_.add(text(joint_), text(update_), gate_);
+  states_.add(image(joint_), image(update_), gate_);
+  expect_same(joint_, expected_);
+  states_.norm_into(image(joint_), modulation_, image(out_));
   ops::gated_add_into(context_, image(update_), gate_, image(expected_), image(expected_));
+  expect_same(joint_, expected_);
+  states_.norm_into(text(joint_), modulation_, text(out_));
+  ops::gated_add_into(context_, text(update_), gate_, text(expected_), text(expected_));
+  expect_same(joint_, expected_);
+  expect_same(out_, ops::layer_norm(context_, expected_, kEpsilon, {}, modulation_));
+}
+
+TEST_F(HiddenStatesTest, ANormOfAllRowsFindsBothAdded) {
+  states_.add(text(joint_), text(update_), gate_);
+  states_.add(image(joint_), image(update_), gate_);
+  states_.norm_into(joint_, modulation_, out_);
+  ops::gated_add_into(context_, update_, gate_, expected_, expected_);
+  expect_same(joint_, expected_);
+  expect_same(out_, ops::layer_norm(context_, expected_, kEpsilon, {}, modulation_));
+}
+
+TEST_F(HiddenStatesTest, ASecondUpdateOfSomeOfTheRowsSettlesTheFirst) {
+  states_.add(joint_, update_, gate_);
+  states_.add(text(joint_), text(update_), gate_);
+  ops::gated_add_into(context_, update_, gate_, expected_, expected_);
   expect_same(joint_, expected_);
   states_.settle();
   ops::gated_add_into(context_, text(update_), gate_, text(expected_), text(expected_));
