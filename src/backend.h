@@ -32,6 +32,8 @@ class Backend {
   virtual void block_mean_linear(const Context& context, const BlockMeanLinearParams& params) = 0;
   virtual void select_features(const Context& context, const SelectFeaturesParams& params) = 0;
   virtual void column_mlp(const Context& context, const ColumnMlpParams& params) = 0;
+  /// As two calls of column_mlp, in one launch where that is faster.
+  virtual void column_mlp_pair(const Context& context, const ColumnMlpPairParams& params) = 0;
   /// Whether column_mlp is faster on activations whose tokens, not features, lie side by side.
   virtual bool wants_dense_tokens() const { return false; }
   virtual void gated_add(const Context& context, const GatedAddParams& params) = 0;

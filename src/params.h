@@ -233,7 +233,15 @@ struct ColumnMlpParams {
   int64_t block_rows, capacity;  // blocks = ceil(T / block_rows)
   int64_t x_batch_stride, x_row_stride, weight1_row_stride, weight2_row_stride;
   int64_t activation_batch_stride, activation_row_stride, activation_feature_stride;  // one of the latter two is 1
+  /// What lies behind the tokens of a feature's activations is in use: of other tokens.
+  bool activations_go_on = false;
   Activation activation;
+};
+
+/// Two of them: of a sequence whose first tokens and whose others have weights of their own. Counts and indices of the
+/// second follow those of the first.
+struct ColumnMlpPairParams {
+  ColumnMlpParams first, second;
 };
 
 /// out = residual + gate * x. out may be residual.

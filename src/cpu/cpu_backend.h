@@ -22,6 +22,7 @@ class CpuBackend : public Backend {
   void block_mean_linear(const Context& context, const BlockMeanLinearParams& params) override;
   void select_features(const Context& context, const SelectFeaturesParams& params) override;
   void column_mlp(const Context& context, const ColumnMlpParams& params) override;
+  void column_mlp_pair(const Context& context, const ColumnMlpPairParams& params) override;
   void gated_add(const Context& context, const GatedAddParams& params) override;
   void layer_norm(const Context& context, const LayerNormParams& params) override;
   void rms_norm(const Context& context, const RmsNormParams& params) override;

@@ -332,12 +332,23 @@ bool rows_are_aligned(const Matrix& matrix, int64_t columns, int64_t batch_strid
 
 }  // namespace
 
+bool CudaBackend::run_on_hopper(const Context& context, const ColumnMlpParams* problems, int count) const {
+  if (!sm90::takes(device_, problems, count)) return false;
+  const Tensor workspace = context.empty({sm90::column_mlp_workspace_bytes(problems, count)}, DType::kU8);
+  sm90::launch_column_mlp(compute_stream(context), device_, problems, count, workspace.data());
+  return true;
+}
+
+void CudaBackend::column_mlp_pair(const Context& context, const ColumnMlpPairParams& params) {
+  const ColumnMlpParams both[] = {params.first, params.second};
+  if (run_on_hopper(context, both, 2)) return;
+  column_mlp(context, params.first);
+  column_mlp(context, params.second);
+}
+
 void CudaBackend::column_mlp(const Context& context, const ColumnMlpParams& params) {
   if (params.batch == 0 || params.rows == 0 || params.features == 0) return;
-  if (sm90::takes(device_, params)) {
-    const Tensor workspace = context.empty({sm90::column_mlp_workspace_bytes(params)}, DType::kU8);
-    return sm90::launch_column_mlp(compute_stream(context), device_, params, workspace.data());
-  }
+  if (run_on_hopper(context, &params, 1)) return;
   if (params.weight1_scale != nullptr) return column_mlp_of_values(context, params);
   Arguments a{};
   a.x = {params.x.data, params.x.dtype, params.x_row_stride};

@@ -28,6 +28,7 @@ class CudaBackend : public Backend {
   void block_mean_linear(const Context& context, const BlockMeanLinearParams& params) override;
   void select_features(const Context& context, const SelectFeaturesParams& params) override;
   void column_mlp(const Context& context, const ColumnMlpParams& params) override;
+  void column_mlp_pair(const Context& context, const ColumnMlpPairParams& params) override;
   /// As the kernels for Hopper GPUs take them.
   bool wants_dense_tokens() const override { return device_.major == kHopperMajor; }
   void gated_add(const Context& context, const GatedAddParams& params) override;
@@ -57,6 +58,8 @@ class CudaBackend : public Backend {
   /// A sparse MLP whose first weight is f8_e4m3 with scales, by what it and the rounded x are in bf16
   /// (fp8_column_mlp.cpp).
   void column_mlp_of_values(const Context& context, const ColumnMlpParams& params);
+  /// One sparse MLP, or two in one launch, by Hopper's kernels; false where they do not take it (column_mlp.cu).
+  bool run_on_hopper(const Context& context, const ColumnMlpParams* problems, int count) const;
 
   DeviceProperties device_;
   std::unique_ptr<Matmul> matmul_;

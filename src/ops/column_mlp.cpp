@@ -48,73 +48,9 @@ BlockMeanParams block_mean_params(const Context& context, const Tensor& x, int64
   return params;
 }
 
-}  // namespace
-
-Tensor block_mean(const Context& context, const Tensor& x, int64_t block_rows) {
-  Tensor result;
-  const BlockMeanParams params = block_mean_params(context, x, block_rows, &result);
-  context.backend().block_mean(context, params);
-  return result;
-}
-
-Tensor block_mean_linear(const Context& context, const Tensor& x, int64_t block_rows, const Linear& layer) {
-  Tensor means;
-  BlockMeanLinearParams params{block_mean_params(context, x, block_rows, &means), {}};
-  check_present(context, layer.weight, "block_mean_linear: weight");
-  if (layer.weight.rank() != 2) fail_shape("block_mean_linear: weight", "rank 2", layer.weight);
-  Tensor result = context.empty({means.dim(0), means.dim(1), layer.out_features()});
-  params.linear = linear_params(context, means, layer, result, {});
-  context.backend().block_mean_linear(context, params);
-  return result;
-}
-
-void select_features(const Context& context, const Tensor& means, const Tensor& cached_means,
-                     const FeatureSelection& selection, const FeatureSet& features) {
-  check_present(context, means, "select_features: means");
-  if (means.rank() != 3) fail_shape("select_features: means", "rank 3 [B, blocks, F]", means);
-  check_activation(context, means, "select_features: means");
-  check_dense(means, "select_features: means");
-  check_f32(context, cached_means, means.shape(), "select_features: cached_means");
-  if (selection.multiple_of < 1) fail_argument("select_features: multiple_of", "at least 1", selection.multiple_of);
-  const int64_t batch = means.dim(0), num_features = means.dim(2);
-  const int64_t blocks = block_count("select_features: means_per_block", means.dim(1), selection.means_per_block);
-  const Dims row_shape = {batch, blocks, num_features};
-  if (selection.random_features) {
-    check_u8(context, selection.random_features, row_shape, "select_features: random_features");
-  }
-  if (selection.drift) check_f32(context, selection.drift, row_shape, "select_features: drift");
-
-  SelectFeaturesParams params{};
-  params.capacity = check_features(context, features, batch, blocks);
-  params.means = in(means);
-  params.cached_means = cached_means.data_as<float>();
-  params.random_features = static_cast<const uint8_t*>(selection.random_features.data());
-  params.drift = static_cast<float*>(selection.drift.data());
-  params.indices = features.indices.data_as<int32_t>();
-  params.counts = features.counts.data_as<int32_t>();
-  params.batch = batch;
-  params.blocks = blocks;
-  params.mean_blocks = means.dim(1);
-  params.features = num_features;
-  params.means_per_block = selection.means_per_block;
-  params.top_k = selection.top_k;
-  params.multiple_of = selection.multiple_of;
-  params.random = selection.random;
-  params.random_threshold = selection.random_threshold;
-  context.backend().select_features(context, params);
-}
-
-Tensor empty_activations(const Context& context, int64_t batch, int64_t tokens, int64_t num_features) {
-  if (!context.backend().wants_dense_tokens()) return context.empty({batch, tokens, num_features});
-  // Rows of a multiple of 16 bytes.
-  constexpr int64_t kTokens = 8;
-  const int64_t padded = (tokens + kTokens - 1) / kTokens * kTokens;
-  return context.empty({batch, num_features, padded}).permute({0, 2, 1}).slice(1, 0, tokens);
-}
-
-void column_mlp_into(const Context& context, const Tensor& x, const Linear& first, Activation activation,
-                     const Tensor& second_transposed, const FeatureSet& features, const Tensor& activations,
-                     const Tensor& result) {
+ColumnMlpParams column_mlp_params(const Context& context, const Tensor& x, const Linear& first, Activation activation,
+                                  const Tensor& second_transposed, const FeatureSet& features,
+                                  const Tensor& activations, const Tensor& result) {
   check_rows(context, x, "column_mlp: x");
   check_present(context, first.weight, "column_mlp: first layer's weight");
   check_present(context, second_transposed, "column_mlp: second layer's weight");
@@ -175,7 +111,132 @@ void column_mlp_into(const Context& context, const Tensor& x, const Linear& firs
   params.activation_row_stride = activations.stride(1);
   params.activation_feature_stride = activations.stride(2);
   params.activation = activation;
-  context.backend().column_mlp(context, params);
+  return params;
+}
+
+}  // namespace
+
+Tensor block_mean(const Context& context, const Tensor& x, int64_t block_rows) {
+  Tensor result;
+  const BlockMeanParams params = block_mean_params(context, x, block_rows, &result);
+  context.backend().block_mean(context, params);
+  return result;
+}
+
+Tensor block_mean_linear(const Context& context, const Tensor& x, int64_t block_rows, const Linear& layer) {
+  check_rows(context, x, "block_mean: x");
+  check_present(context, layer.weight, "block_mean_linear: weight");
+  if (layer.weight.rank() != 2) fail_shape("block_mean_linear: weight", "rank 2", layer.weight);
+  const int64_t blocks = block_count("block_mean: block_rows", x.dim(1), block_rows);
+  Tensor result = context.empty({x.dim(0), blocks, layer.out_features()});
+  block_mean_linear_into(context, x, block_rows, layer, result);
+  return result;
+}
+
+void block_mean_linear_into(const Context& context, const Tensor& x, int64_t block_rows, const Linear& layer,
+                            const Tensor& out) {
+  Tensor means;
+  BlockMeanLinearParams params{block_mean_params(context, x, block_rows, &means), {}};
+  params.linear = linear_params(context, means, layer, out, {});
+  context.backend().block_mean_linear(context, params);
+}
+
+void select_features(const Context& context, const Tensor& means, const Tensor& cached_means,
+                     const FeatureSelection& selection, const FeatureSet& features) {
+  check_present(context, means, "select_features: means");
+  if (means.rank() != 3) fail_shape("select_features: means", "rank 3 [B, blocks, F]", means);
+  check_activation(context, means, "select_features: means");
+  check_dense(means, "select_features: means");
+  check_f32(context, cached_means, means.shape(), "select_features: cached_means");
+  if (selection.multiple_of < 1) fail_argument("select_features: multiple_of", "at least 1", selection.multiple_of);
+  const int64_t batch = means.dim(0), num_features = means.dim(2);
+  const int64_t blocks = block_count("select_features: means_per_block", means.dim(1), selection.means_per_block);
+  const Dims row_shape = {batch, blocks, num_features};
+  if (selection.random_features) {
+    check_u8(context, selection.random_features, row_shape, "select_features: random_features");
+  }
+  if (selection.drift) check_f32(context, selection.drift, row_shape, "select_features: drift");
+
+  SelectFeaturesParams params{};
+  params.capacity = check_features(context, features, batch, blocks);
+  params.means = in(means);
+  params.cached_means = cached_means.data_as<float>();
+  params.random_features = static_cast<const uint8_t*>(selection.random_features.data());
+  params.drift = static_cast<float*>(selection.drift.data());
+  params.indices = features.indices.data_as<int32_t>();
+  params.counts = features.counts.data_as<int32_t>();
+  params.batch = batch;
+  params.blocks = blocks;
+  params.mean_blocks = means.dim(1);
+  params.features = num_features;
+  params.means_per_block = selection.means_per_block;
+  params.top_k = selection.top_k;
+  params.multiple_of = selection.multiple_of;
+  params.random = selection.random;
+  params.random_threshold = selection.random_threshold;
+  context.backend().select_features(context, params);
+}
+
+Tensor empty_activations(const Context& context, int64_t batch, int64_t tokens, int64_t num_features) {
+  if (!context.backend().wants_dense_tokens()) return context.empty({batch, tokens, num_features});
+  // Rows of a multiple of 16 bytes.
+  constexpr int64_t kTokens = 8;
+  const int64_t padded = (tokens + kTokens - 1) / kTokens * kTokens;
+  return context.empty({batch, num_features, padded}).permute({0, 2, 1}).slice(1, 0, tokens);
+}
+
+void column_mlp_into(const Context& context, const Tensor& x, const Linear& first, Activation activation,
+                     const Tensor& second_transposed, const FeatureSet& features, const Tensor& activations,
+                     const Tensor& result) {
+  context.backend().column_mlp(
+      context, column_mlp_params(context, x, first, activation, second_transposed, features, activations, result));
+}
+
+void column_mlp_into(const Context& context, const Tensor& x, const std::vector<ColumnMlpPart>& parts,
+                     Activation activation, const FeatureSet& features, const Tensor& activations,
+                     const Tensor& result) {
+  if (parts.empty() || parts.size() > 2) {
+    fail_argument("column_mlp: parts", "one or two", static_cast<int64_t>(parts.size()));
+  }
+  if (parts.size() == 1) {
+    return column_mlp_into(context, x, parts[0].first, activation, parts[0].second_transposed, features, activations,
+                           result);
+  }
+  check_rows(context, x, "column_mlp: x");
+  const int64_t batch = x.dim(0), rows = x.dim(1), split = parts[0].tokens;
+  if (split < 1 || parts[1].tokens < 1 || split + parts[1].tokens != rows) {
+    fail_shape("column_mlp: x",
+               std::to_string(split) + " and " + std::to_string(parts[1].tokens) + " tokens, each at least 1", x);
+  }
+  const Linear &first = parts[0].first, &other = parts[1].first;
+  check_present(context, first.weight, "column_mlp: first layer's weight");
+  check_shape(context, other.weight, first.weight.shape(), "column_mlp: the second part's first layer");
+  check_present(context, activations, "column_mlp: activations");
+  check_present(context, result, "column_mlp: out");
+  const int64_t split_block = block_count("column_mlp: block_rows", split, features.block_rows);
+  const int64_t blocks = split_block + block_count("column_mlp: block_rows", parts[1].tokens, features.block_rows);
+  check_features(context, features, batch, blocks);
+  if (activations.rank() != 3) fail_shape("column_mlp: activations", "rank 3 [B, T, F]", activations);
+  if (result.rank() != 3) fail_shape("column_mlp: out", "rank 3 [B, T, C]", result);
+  for (const Tensor& joint : {activations, result}) {
+    if (joint.dim(0) != batch || joint.dim(1) != rows) {
+      fail_shape("column_mlp: activations, out", "[" + std::to_string(batch) + ", " + std::to_string(rows) + ", ...]",
+                 joint);
+    }
+  }
+  for (int64_t b = 0; b < batch; ++b) {
+    const auto part = [&](const ColumnMlpPart& p, int64_t row, int64_t end, int64_t block, int64_t end_block) {
+      const auto tokens = [&](const Tensor& joint) { return joint.slice(0, b, b + 1).slice(1, row, end); };
+      const auto lists = [&](const Tensor& joint) { return joint.slice(0, b, b + 1).slice(1, block, end_block); };
+      return column_mlp_params(context, tokens(x), p.first, activation, p.second_transposed,
+                               {lists(features.indices), lists(features.counts), features.block_rows},
+                               tokens(activations), tokens(result));
+    };
+    ColumnMlpPairParams pair{part(parts[0], 0, split, 0, split_block),
+                             part(parts[1], split, rows, split_block, blocks)};
+    pair.first.activations_go_on = true;
+    context.backend().column_mlp_pair(context, pair);
+  }
 }
 
 }  // namespace chipmunk::ops

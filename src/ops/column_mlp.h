@@ -1,5 +1,8 @@
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "core/context.h"
 #include "ops/linear.h"
 #include "params.h"
@@ -19,6 +22,9 @@ Tensor block_mean(const Context& context, const Tensor& x, int64_t block_rows);
 
 /// linear(block_mean(x, block_rows), layer): [B, ceil(T / block_rows), out_features].
 Tensor block_mean_linear(const Context& context, const Tensor& x, int64_t block_rows, const Linear& layer);
+/// The same to `out`, whose rows are dense.
+void block_mean_linear_into(const Context& context, const Tensor& x, int64_t block_rows, const Linear& layer,
+                            const Tensor& out);
 
 struct FeatureSelection {
   int64_t top_k = 0;  ///< see top_feature_count in core/column_selection.h
@@ -45,5 +51,18 @@ Tensor empty_activations(const Context& context, int64_t batch, int64_t tokens, 
 void column_mlp_into(const Context& context, const Tensor& x, const Linear& first, Activation activation,
                      const Tensor& second_transposed, const FeatureSet& features, const Tensor& activations,
                      const Tensor& out);
+
+/// Consecutive tokens, and the layers that their MLP has.
+struct ColumnMlpPart {
+  int64_t tokens = 0;
+  Linear first;
+  Tensor second_transposed;
+};
+
+/// The same of a sequence of one or two parts, of which each has token blocks of its own: its last one may be shorter.
+/// The parts' tokens add up to T, their layers have the same sizes. features: of the first part's blocks, then of the
+/// second's.
+void column_mlp_into(const Context& context, const Tensor& x, const std::vector<ColumnMlpPart>& parts,
+                     Activation activation, const FeatureSet& features, const Tensor& activations, const Tensor& out);
 
 }  // namespace chipmunk::ops

@@ -102,6 +102,22 @@ const BadCall kBadCalls[] = {
        ops::column_mlp_into(c, t({1, 8, 4}), {t({6, 4}), {}}, Activation::kGeluTanh, t({6, 4}), small_features(t),
                             t({1, 8, 5}), t({1, 8, 4}));
      }},
+    {"column_mlp_no_parts", ErrorCode::kInvalidArgument, "column_mlp: parts",
+     [](const Context& c, const Maker& t) {
+       ops::column_mlp_into(c, t({1, 8, 4}), std::vector<ops::ColumnMlpPart>{}, Activation::kGeluTanh,
+                            small_features(t), t({1, 8, 6}), t({1, 8, 4}));
+     }},
+    {"column_mlp_parts_of_too_many_tokens", ErrorCode::kShapeMismatch, "column_mlp: x",
+     [](const Context& c, const Maker& t) {
+       const ops::ColumnMlpPart part{5, {t({6, 4}), {}}, t({6, 4})};
+       ops::column_mlp_into(c, t({1, 8, 4}), {part, part}, Activation::kGeluTanh, small_features(t), t({1, 8, 6}),
+                            t({1, 8, 4}));
+     }},
+    {"column_mlp_parts_of_different_sizes", ErrorCode::kShapeMismatch, "column_mlp: the second part's first layer",
+     [](const Context& c, const Maker& t) {
+       ops::column_mlp_into(c, t({1, 8, 4}), {{4, {t({6, 4}), {}}, t({6, 4})}, {4, {t({5, 4}), {}}, t({5, 4})}},
+                            Activation::kGeluTanh, small_features(t), t({1, 8, 6}), t({1, 8, 4}));
+     }},
     {"select_features_means", ErrorCode::kShapeMismatch, "select_features: cached_means",
      [](const Context& c, const Maker& t) {
        ops::select_features(c, t({1, 2, 6}), t({1, 2, 5}, DType::kF32), {}, small_features(t));

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <tuple>
+#include <vector>
 
 #include "core/random_columns.h"
 #include "ops/elementwise.h"
@@ -152,6 +154,103 @@ TEST_P(ColumnMlpTest, TheSameStepAgainChangesNothing) {
 }
 
 CHIPMUNK_INSTANTIATE(ColumnMlpTest, ::testing::ValuesIn(kCases));
+
+struct PartsCase : NamedCase {
+  int64_t batch, tokens, other_tokens, channels, features, out_channels, block_rows;
+  DType weight_dtype = DType::kF32;
+  bool dense_tokens = false, scaled = false;
+};
+const PartsCase kPartsCases[] = {
+    {"regular", 2, 48, 32, 24, 60, 20, 16},
+    {"no_whole_blocks", 2, 19, 30, 24, 60, 20, 16, DType::kBF16},
+    {"one_token_each", 1, 1, 1, 8, 12, 8, 16},
+    {"tokens", 2, 24, 37, 12, 30, 12, 16, DType::kF32, true},
+    // For the kernels of Hopper GPUs: together, in whole blocks or not, and one after the other.
+    {"hopper", 1, 256, 500, 128, 700, 512, 128, DType::kBF16, true},
+    {"hopper_two_samples", 2, 128, 300, 64, 300, 256, 128, DType::kBF16, true},
+    {"hopper_no_whole_blocks", 1, 200, 333, 64, 500, 256, 128, DType::kBF16, true},
+    {"hopper_apart", 1, 131, 140, 64, 300, 256, 128, DType::kBF16, true},
+    {"hopper_scaled", 1, 136, 300, 256, 600, 512, 128, DType::kF8E4M3, true, true},
+    {"hopper_tiles_left_over", 1, 512, 1300, 64, 700, 4096, 128, DType::kBF16, true},
+};
+
+class ColumnMlpPartsTest : public OpCaseTest<PartsCase> {
+ protected:
+  ops::ColumnMlpPart make_part(int64_t tokens) {
+    const PartsCase& c = test_case();
+    const DType other_dtype = c.scaled ? DType::kBF16 : c.weight_dtype;
+    Linear first{random({c.features, c.channels}, c.weight_dtype, 1.0f / std::sqrt(static_cast<float>(c.channels))),
+                 random({c.features}, other_dtype, 0.5f), c.scaled ? random({c.features}, DType::kF32) : Tensor()};
+    return {tokens, first, random({c.features, c.out_channels}, other_dtype)};
+  }
+  Tensor make_activations() {
+    const PartsCase& c = test_case();
+    const int64_t tokens = c.tokens + c.other_tokens, padded = (tokens + 7) / 8 * 8;
+    if (!c.dense_tokens) return random({c.batch, tokens, c.features});
+    return random({c.batch, c.features, padded}).permute({0, 2, 1}).slice(1, 0, tokens);
+  }
+  /// Some blocks keep nothing, some everything, the others about a third.
+  ops::FeatureSet make_features(int64_t blocks) {
+    const PartsCase& c = test_case();
+    std::mt19937 engine(5);
+    std::uniform_real_distribution<double> uniform(0.0, 1.0);
+    std::vector<int32_t> ids(static_cast<size_t>(c.batch * blocks * c.features), -1), counts;
+    for (int64_t block = 0; block < c.batch * blocks; ++block) {
+      const double share = block % 5 == 3 ? 0.0 : block % 5 == 2 ? 1.0 : 0.35;
+      int32_t count = 0;
+      for (int32_t feature = 0; feature < c.features; ++feature) {
+        if (uniform(engine) < share) ids[static_cast<size_t>(block * c.features + count++)] = feature;
+      }
+      counts.push_back(count);
+    }
+    return {from_ints(ids).reshape({c.batch, blocks, c.features}), from_ints(counts).reshape({c.batch, blocks}),
+            c.block_rows};
+  }
+  Tensor copy(const Tensor& tensor, const Tensor& to) {
+    ops::copy_into(context(), tensor, to);
+    return to;
+  }
+};
+
+TEST_P(ColumnMlpPartsTest, AreAsEachAlone) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const PartsCase& c = test_case();
+  const int64_t tokens = c.tokens + c.other_tokens;
+  const int64_t split = (c.tokens + c.block_rows - 1) / c.block_rows;
+  const int64_t blocks = split + (c.other_tokens + c.block_rows - 1) / c.block_rows;
+  const Tensor x = random({c.batch, tokens, c.channels}), out = random({c.batch, tokens, c.out_channels});
+  const Tensor activations = make_activations();
+  const std::vector<ops::ColumnMlpPart> parts = {make_part(c.tokens), make_part(c.other_tokens)};
+  const ops::FeatureSet features = make_features(blocks);
+  struct Alone {
+    Tensor activations, out;
+  };
+  std::vector<Alone> alone;
+  for (const auto& [part, row, block, end_block] :
+       {std::tuple(parts[0], int64_t{0}, int64_t{0}, split), std::tuple(parts[1], c.tokens, split, blocks)}) {
+    const int64_t end = row + part.tokens;
+    const auto own = [&](const Tensor& joint, const Tensor& to) { return copy(joint.slice(1, row, end), to); };
+    const auto lists = [&](const Tensor& joint) {
+      Dims shape = joint.shape();
+      shape[1] = end_block - block;
+      return copy(joint.slice(1, block, end_block), context().empty(shape, DType::kI32));
+    };
+    alone.push_back({own(activations, ops::empty_activations(context(), c.batch, part.tokens, c.features)),
+                     own(out, context().empty({c.batch, part.tokens, c.out_channels}))});
+    ops::column_mlp_into(context(), own(x, context().empty({c.batch, part.tokens, c.channels})), part.first,
+                         Activation::kGeluTanh, part.second_transposed,
+                         {lists(features.indices), lists(features.counts), c.block_rows}, alone.back().activations,
+                         alone.back().out);
+  }
+  ops::column_mlp_into(context(), x, parts, Activation::kGeluTanh, features, activations, out);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const int64_t row = i == 0 ? 0 : c.tokens, end = row + parts[i].tokens;
+    expect_equal(read(activations.slice(1, row, end)), read(alone[i].activations));
+    expect_equal(read(out.slice(1, row, end)), read(alone[i].out));
+  }
+}
+
+CHIPMUNK_INSTANTIATE(ColumnMlpPartsTest, ::testing::ValuesIn(kPartsCases));
 
 class FeatureSelectionTest : public OpCaseTest<OnlyCase> {};
 

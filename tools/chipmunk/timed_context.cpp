@@ -93,6 +93,12 @@ OpNote note(const ColumnMlpParams& p) {
           {},
           {p.counts, groups, 2.0 * rows * static_cast<double>(p.channels + p.out_channels)}};
 }
+OpNote note(const ColumnMlpPairParams& p) {
+  // Their counts follow each other, and all blocks but the last of each have as many rows.
+  OpNote first = note(p.first), second = note(p.second);
+  first.kept.groups += second.kept.groups;
+  return first;
+}
 OpNote note(const SelectColumnsParams& p) {
   const int64_t groups = p.batch * p.heads * p.groups;
   return {OpKind::kSelection, 0.0, float_bytes(p.column_sums, groups * p.key_tokens), {}, {}};
@@ -202,6 +208,9 @@ class TimedContext::TimingBackend : public Backend {
     timed(c, &Backend::select_features, p);
   }
   void column_mlp(const Context& c, const ColumnMlpParams& p) override { timed(c, &Backend::column_mlp, p); }
+  void column_mlp_pair(const Context& c, const ColumnMlpPairParams& p) override {
+    timed(c, &Backend::column_mlp_pair, p);
+  }
   void require_fp8_linears() const override { inner_->require_fp8_linears(); }
   bool wants_dense_tokens() const override { return inner_->wants_dense_tokens(); }
   void gated_add(const Context& c, const GatedAddParams& p) override { timed(c, &Backend::gated_add, p); }

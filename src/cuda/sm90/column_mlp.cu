@@ -5,6 +5,7 @@
 #include "cuda/overlap.cuh"
 #include "cuda/quantize_rows.h"
 #include "cuda/sm90/column_mlp.h"
+#include "cuda/sm90/column_mlp_problem.h"
 #include "cuda/sm90/column_mlp_results.cuh"
 #include "cuda/sm90/tensor_map.h"
 
@@ -198,8 +199,7 @@ struct Workspace {
   int64_t kept_rows, blocks_at_once;
   int64_t differences_bytes, x_bytes, x_scales_bytes;
 
-  explicit Workspace(const ColumnMlpParams& p) {
-    const int64_t blocks = p.batch * ceil_div(p.rows, kMlpBlock);
+  Workspace(const ColumnMlpParams& p, int64_t blocks) {
     // Any block may keep every feature.
     kept_rows = round_up(p.features, kTileWidth);
     const int64_t block_bytes = kept_rows * kTokens * 2;
@@ -212,18 +212,15 @@ struct Workspace {
   int64_t bytes() const { return differences_bytes + x_bytes + x_scales_bytes; }
 };
 
-/// Channels of a step of renew.
-int64_t depth_of(const ColumnMlpParams& p) { return p.weight1_scale != nullptr ? 2 * kDepth : kDepth; }
-
 CUtensorMap map_of_x(const ColumnMlpParams& p) {
   return make_head_map(p.x.data, {p.x_batch_stride, p.x_row_stride, p.x_row_stride}, p.batch, p.rows, 1, p.channels,
                        kTokens);
 }
 
-/// Has x quantised, values and scales [batch, blocks_per_sample, kTokens] of it, for the copy engine.
-CUtensorMap quantize_x(cudaStream_t stream, const ColumnMlpParams& p, void* values, float* scales) {
-  // Whole blocks of scales.
-  const int64_t scale_stride = round_up(p.rows, kMlpBlock);
+/// Has x quantised, values and scales [batch, blocks_per_sample * kTokens] of it, for the copy engine.
+CUtensorMap quantize_x(cudaStream_t stream, const ColumnMlpProblem& problem, void* values, float* scales) {
+  const ColumnMlpParams& p = problem.params;
+  const int64_t scale_stride = problem.blocks_per_sample * kMlpBlock;
   launch_quantize_rows(stream, {p.x,
                                 {values, DType::kF8E4M3},
                                 scales,
@@ -240,36 +237,24 @@ CUtensorMap quantize_x(cudaStream_t stream, const ColumnMlpParams& p, void* valu
 
 }  // namespace
 
-bool takes(const DeviceProperties& device, const ColumnMlpParams& p) {
-  constexpr size_t kElement = 2, kBytes = 16;
-  const int64_t limit = int64_t{1} << 31;
-  const bool f8 = p.weight1_scale != nullptr;
-  const size_t weight1_element = size_of(p.weight1.dtype);
-  return device.major == kHopperMajor && renew_of(p) != nullptr && p.block_rows == kMlpBlock &&
-         p.x.dtype == DType::kBF16 && p.weight1.dtype == (f8 ? DType::kF8E4M3 : DType::kBF16) &&
-         p.weight2.dtype == DType::kBF16 && p.channels > 0 && p.channels % depth_of(p) == 0 && p.out_channels > 0 &&
-         p.out_channels % kTileWidth == 0 &&
-         is_aligned(p.x.data, kElement, kBytes, p.x_row_stride, p.batch == 1 ? 0 : p.x_batch_stride) &&
-         is_aligned(p.weight1.data, weight1_element, kBytes, p.weight1_row_stride) &&
-         is_aligned(p.weight2.data, kElement, kBytes, p.weight2_row_stride) && p.activation_row_stride == 1 &&
-         is_aligned(p.activations.data, kElement, kBytes, p.activation_feature_stride, p.activation_batch_stride) &&
-         p.activation_feature_stride >= round_up(p.rows, 8) && is_aligned(p.out.data, kElement, kBytes) &&
-         p.features * p.weight1_row_stride < limit && p.features * p.weight2_row_stride < limit &&
-         p.batch * ceil_div(p.rows, kMlpBlock) < (1 << 20);
+int64_t column_mlp_workspace_bytes(const ColumnMlpParams* problems, int count) {
+  const ColumnMlpProblem problem(problems, count);
+  return Workspace(problem.params, problem.blocks()).bytes();
 }
 
-int64_t column_mlp_workspace_bytes(const ColumnMlpParams& params) { return Workspace(params).bytes(); }
-
-void launch_column_mlp(cudaStream_t stream, const DeviceProperties& device, const ColumnMlpParams& params,
+void launch_column_mlp(cudaStream_t stream, const DeviceProperties& device, const ColumnMlpParams* problems, int count,
                        void* workspace) {
-  const Workspace space(params);
+  const ColumnMlpProblem problem(problems, count);
+  const ColumnMlpParams &params = problem.params, &last = problem.last;
+  const Workspace space(params, problem.blocks());
   Arguments a{};
   a.capacity = params.capacity;
   a.features = static_cast<int>(params.features);
-  a.blocks_per_sample = static_cast<int>(ceil_div(params.rows, kMlpBlock));
+  a.blocks_per_sample = static_cast<int>(problem.blocks_per_sample);
   a.rows = static_cast<int>(params.rows);
-  a.steps = static_cast<int>(params.channels / depth_of(params));
-  a.bias = params.bias1.data;
+  a.split_blocks = static_cast<int>(problem.split_blocks);
+  a.split_row = static_cast<int>(problem.split_row);
+  a.steps = static_cast<int>(params.channels / channels_of_step(params));
   a.bias_dtype = params.bias1.dtype;
   a.activations = static_cast<__nv_bfloat16*>(params.activations.data);
   a.activation_batch_stride = params.activation_batch_stride;
@@ -283,12 +268,17 @@ void launch_column_mlp(cudaStream_t stream, const DeviceProperties& device, cons
   a.channels = static_cast<int>(params.out_channels);
   char* quantized = static_cast<char*>(workspace) + space.differences_bytes;
   auto* x_scales = reinterpret_cast<float*>(quantized + space.x_bytes);
-  a.weight_scales = params.weight1_scale;
   a.x_scales = x_scales;
   const CUtensorMap x =
-      params.weight1_scale != nullptr ? quantize_x(stream, params, quantized, x_scales) : map_of_x(params);
+      params.weight1_scale != nullptr ? quantize_x(stream, problem, quantized, x_scales) : map_of_x(params);
   const size_t weight1_element = size_of(params.weight1.dtype);
-  const int64_t blocks = params.batch * a.blocks_per_sample;
+  const auto first_weight = [](const ColumnMlpParams& p) {
+    return GatheredWeight{static_cast<const char*>(p.weight1.data), p.weight1_scale, p.bias1.data};
+  };
+  const auto second_weight = [](const ColumnMlpParams& p) {
+    return GatheredWeight{static_cast<const char*>(p.weight2.data), nullptr, nullptr};
+  };
+  const int64_t blocks = problem.blocks();
   for (int64_t first = 0; first < blocks; first += space.blocks_at_once) {
     a.first_block = static_cast<int>(first);
     a.blocks = static_cast<int>(std::min(space.blocks_at_once, blocks - first));
@@ -298,13 +288,15 @@ void launch_column_mlp(cudaStream_t stream, const DeviceProperties& device, cons
     a.section = ceil_div(a.blocks, sections);
 
     a.boxed = x;
-    a.weight = static_cast<const char*>(params.weight1.data);
+    a.weights[0] = first_weight(params);
+    a.weights[1] = first_weight(last);
     a.weight_row_bytes = static_cast<uint32_t>(params.weight1_row_stride * static_cast<int64_t>(weight1_element));
     launch(stream, renew_of(params), device.multiprocessors, a);
 
     a.boxed = make_head_map(a.differences, {a.kept_rows * kTokens, kTokens, kTokens}, a.blocks, a.kept_rows, 1, kTokens,
                             kDepth);
-    a.weight = static_cast<const char*>(params.weight2.data);
+    a.weights[0] = second_weight(params);
+    a.weights[1] = second_weight(last);
     a.weight_row_bytes = static_cast<uint32_t>(params.weight2_row_stride * 2);
     launch(stream, column_mlp<false, Activation::kNone, false>, device.multiprocessors, a);
   }

@@ -60,10 +60,11 @@ using Position = RingPosition<kStages>;
 /// Has the lines of the activations that a tile renews come to L2 while it is computed.
 __device__ inline void prefetch_activations(const Arguments& a, const RenewTiles& tile, int thread) {
   constexpr int kLine = 64;  // elements
-  const int batch = a.batch(tile.block), first_row = a.first_row(tile.block);
+  const int batch = a.batch(tile.block), first_row = a.first_row(tile.block), end_row = a.end_row(tile.block);
   for (int i = thread; i < tile.places * (kTokens / kLine); i += kProducerThreads) {
     const int feature = a.feature(tile.block, tile.count, tile.first_place + i / 2), row = first_row + i % 2 * kLine;
-    if (row < a.rows) prefetch(a.activations + batch * a.activation_batch_stride + feature * a.activation_stride + row);
+    if (row < end_row)
+      prefetch(a.activations + batch * a.activation_batch_stride + feature * a.activation_stride + row);
   }
 }
 
@@ -87,7 +88,7 @@ __device__ inline void bring_renew(const Arguments& a, const Pipeline& pipeline)
     // Whole products of 64 features.
     const int copies = (tiles.places + 63) / 64 * (64 / kRowsAtOnce);
     const int batch = a.batch(tiles.block), first_row = a.first_row(tiles.block);
-    const char* weight = a.weight;
+    const char* weight = a.weight(tiles.block).data;
 #pragma unroll 1
     for (int step = 0; step < a.steps; ++step) {
       wait(pipeline.empty(at.slot), at.parity ^ 1);
@@ -114,10 +115,10 @@ __device__ inline void bring_renew(const Arguments& a, const Pipeline& pipeline)
 template <int kWidth>
 __device__ void prefetch_out(const Arguments& a, const AddTiles& tile) {
   constexpr int kLine = 64, kLines = kWidth / kLine;  // elements; of a row
-  const int batch = a.batch(tile.block), first_row = a.first_row(tile.block);
+  const int batch = a.batch(tile.block), first_row = a.first_row(tile.block), end_row = a.end_row(tile.block);
   for (int i = static_cast<int>(threadIdx.x); i < kTokens * kLines; i += kProducerThreads) {
     const int row = first_row + i / kLines;
-    if (row < a.rows) {
+    if (row < end_row) {
       prefetch(a.out.data + batch * a.out.strides.batch + row * a.out.strides.token + tile.first_channel +
                i % kLines * kLine);
     }
@@ -153,7 +154,7 @@ __device__ void bring_add_tile(const Arguments& a, const Pipeline& pipeline, con
   // pattern.
   constexpr uint32_t kOther = kRowsAtOnce % 8 == 0 ? 0 : 4 * 16;
   static_assert(kRowsAtOnce % 4 == 0);
-  const char* weight = a.weight + (tile.first_channel + chunk * 8) * int64_t{2};
+  const char* weight = a.weight(tile.block).data + (tile.first_channel + chunk * 8) * int64_t{2};
   // A lane asks for the feature of one of the warp's rows, of this step or the next. Long before: what it asks for
   // comes back behind all the copies that are under way. Past the end it is the last one, whose differences are zeros
   // there.

@@ -35,7 +35,7 @@ class RenewedRows {
     const int first_place =
         tile.first_place + warpgroup * kHalves * kHalfFeatures + warp_index() % 4 * Exchange::kRows + Exchange::row(0);
     places_ = tile.count - first_place;
-    tokens_ = a.rows - first_token;
+    tokens_ = a.end_row(block_) - first_token;
     cache_ = a.activations + a.batch(block_) * a.activation_batch_stride + first_token;
     differences_ = a.differences + (block_ * a.kept_rows + first_place) * kTokens + Exchange::column(0);
 #pragma unroll
@@ -52,6 +52,7 @@ class RenewedRows {
   /// Asks for biases and scales of the rows that a lane has of products' results; long after the features.
   __device__ void ask_biases_and_scales() {
     static_assert(kRowsOfLane == 4);
+    const GatheredWeight& weight = a_.weight(block_);
     const int lane = lane_index(), from = lane / 4 % 4 * 8;
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
@@ -60,8 +61,8 @@ class RenewedRows {
         const int upper = __shfl_sync(0xffffffffu, features_[half][2 * r], from);
         const int lower = __shfl_sync(0xffffffffu, features_[half][2 * r + 1], from);
         const int feature = lane < 16 ? upper : lower;
-        biases_[half][r] = a_.bias == nullptr ? 0.0f : load_any(a_.bias, a_.bias_dtype, feature);
-        if constexpr (kF8) scales_[half][r] = a_.weight_scales[feature];
+        biases_[half][r] = weight.bias == nullptr ? 0.0f : load_any(weight.bias, a_.bias_dtype, feature);
+        if constexpr (kF8) scales_[half][r] = weight.scales[feature];
       }
     }
   }
@@ -114,7 +115,8 @@ class RenewedRows {
   __device__ float2 finished(float2 sum, int half, int r, int block) const {
     const float bias = biases_[half][r];
     if constexpr (!kF8) return {sum.x + bias, sum.y + bias};
-    const float* of_tokens = a_.x_scales + (a_.first_block + block_) * kTokens + block * 8 + lane_index() % 4 * 2;
+    const int first_token = a_.batch(block_) * a_.blocks_per_sample * kTokens + a_.first_row(block_);
+    const float* of_tokens = a_.x_scales + first_token + block * 8 + lane_index() % 4 * 2;
     const float2 scale = *reinterpret_cast<const float2*>(of_tokens);
     return {fmaf(sum.x, scales_[half][r] * scale.x, bias), fmaf(sum.y, scales_[half][r] * scale.y, bias)};
   }
@@ -166,7 +168,7 @@ class AddedRows {
     const int64_t stride = a.out.strides.token;
     const RowsFrom<__nv_bfloat16> out{
         a.out.data + a.batch(tile.block) * a.out.strides.batch + first_token * stride + tile.first_channel, stride};
-    return Rows(pipeline.exchange(), {out.data, stride}, out, a.rows - first_token, kWidth);
+    return Rows(pipeline.exchange(), {out.data, stride}, out, a.end_row(tile.block) - first_token, kWidth);
   }
 
   Rows rows_;

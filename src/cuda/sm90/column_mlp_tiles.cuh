@@ -17,10 +17,19 @@ constexpr int kTileWidth = 256, kQuarterWidth = 64, kQuarters = 4;
 /// differences has to stay in L2 beside the weights of a range. At most 64, which a warp looks after.
 constexpr int kSectionBlocks = 40;
 
+/// The weight that a kernel gathers rows of, with what goes with it in renew.
+struct GatheredWeight {
+  const char* data;
+  const float* scales;  // [F], of f8_e4m3 alone
+  const void* bias;     // [F] or null
+};
+
 /// Of both kernels.
 struct Arguments {
   CUtensorMap boxed;  // renew: x; add: the differences
-  const char* weight;
+  /// Of a sample's first `split_blocks` token blocks, which end at row split_row, and of those from there on.
+  GatheredWeight weights[2];
+  int split_blocks, split_row;
   uint32_t weight_row_bytes;
   const int32_t *indices, *counts;  // of this launch's first token block on
   int64_t capacity;
@@ -28,8 +37,7 @@ struct Arguments {
   int section;  // see kSectionBlocks
   int steps;    // renew: along the channels
   // renew
-  const float *weight_scales, *x_scales;  // of f8_e4m3 alone: [F], and [batch, blocks_per_sample, kTokens]
-  const void* bias;                       // or null
+  const float* x_scales;  // of f8_e4m3 alone: [batch, blocks_per_sample * kTokens]
   DType bias_dtype;
   __nv_bfloat16* activations;  // [B, F, T]
   int64_t activation_batch_stride, activation_stride;
@@ -41,11 +49,21 @@ struct Arguments {
 
   __device__ int count(int block) const { return counts[block]; }
   __device__ int batch(int block) const { return (first_block + block) / blocks_per_sample; }
-  __device__ int first_row(int block) const { return (first_block + block) % blocks_per_sample * kTokens; }
+  __device__ int first_row(int block) const {
+    const int place = place_of(block);
+    return place * kTokens - (place < split_blocks ? 0 : split_blocks * kTokens - split_row);
+  }
+  /// The row behind the block's last one, if the block has kTokens of them.
+  __device__ int end_row(int block) const { return place_of(block) < split_blocks ? split_row : rows; }
+  __device__ const GatheredWeight& weight(int block) const { return weights[place_of(block) < split_blocks ? 0 : 1]; }
   /// The feature in one place of a block's list.
   __device__ int feature(int block, int count, int position) const {
     return count == features ? position : indices[block * capacity + position];
   }
+
+ private:
+  /// Among its sample's.
+  __device__ int place_of(int block) const { return (first_block + block) % blocks_per_sample; }
 };
 
 __device__ inline int lane_index() { return static_cast<int>(threadIdx.x) % 32; }

@@ -169,7 +169,7 @@ bool takes_thin_linear(const DeviceProperties& device, const LinearParams& param
   };
   constexpr size_t kBox = 16;
   const int64_t rows = params.batch * params.rows;
-  return device.major == kHopperMajor && rows > 8 && rows <= 64 && params.in_features > 0 &&
+  return device.major == kHopperMajor && rows > 1 && rows <= 64 && params.in_features > 0 &&
          params.in_features % kDepth == 0 && params.x.dtype == DType::kBF16 && params.weight.dtype == DType::kBF16 &&
          continues(params.x_batch_stride, params.x_row_stride) &&
          continues(params.out_batch_stride, params.out_row_stride) && params.activation == Activation::kNone &&

@@ -9,7 +9,7 @@
 /// (docs/kernels/feature_selection.md).
 namespace chipmunk::cuda::sm90 {
 
-/// bf16; from 9 to 64 rows of all batches, which follow each other; depth a multiple of 64; rows that start at 16
+/// bf16; from 2 to 64 rows of all batches, which follow each other; depth a multiple of 64; rows that start at 16
 /// bytes; no activation, gate, residual or heads.
 bool takes_thin_linear(const DeviceProperties& device, const LinearParams& params);
 
