@@ -78,13 +78,15 @@ struct Forward {
     options.sparse->count_dense_mlp(layer, batch, tokens(), config.inner_dim(), config.mlp_dim());
   }
   bool has_sparse_mlp(int layer) const { return options.sparse != nullptr && options.sparse->has_sparse_mlp(layer); }
+  /// An MLP of this layer; of a double block, the image's or the text's.
+  MlpWeights mlp_weights(int layer, const Linear& first, const Linear& second, bool is_text = false) const {
+    const TransposedMlpWeights* there = options.transposed_mlps;
+    if (there == nullptr) return {first, second, transposed_weight(context, second)};
+    return {first, second, (is_text ? there->texts : there->layers).at(static_cast<size_t>(layer))};
+  }
   /// MLP(x) with what the sparse method renews of it.
-  Tensor sparse_mlp(int layer, const Tensor& x, const Linear& first, const Linear& second, int64_t dense_rows) const {
-    const MlpWeights weights{first, second,
-                             options.mlp_out_transposed != nullptr
-                                 ? options.mlp_out_transposed->at(static_cast<size_t>(layer))
-                                 : transposed_weight(context, second)};
-    return options.sparse->mlp(context, options.guidance_branch, layer, x, weights, dense_rows);
+  Tensor sparse_mlp(int layer, const Tensor& x, const MlpParts& parts, int64_t dense_rows = 0) const {
+    return options.sparse->mlp(context, options.guidance_branch, layer, x, parts, dense_rows);
   }
 };
 
@@ -208,12 +210,19 @@ void double_mlp(const Forward& f, const Stream& text, const Stream& image, int l
     return gated_call(s, hidden, s.weights.feed_forward.out, gate(s), joint);
   };
   if (f.has_sparse_mlp(layer)) {
-    // The text's few rows stay dense.
+    const auto part = [&](const Stream& s, bool is_text) {
+      const FluxFeedForward& mlp = s.weights.feed_forward;
+      return MlpPart{s.end - s.begin, f.mlp_weights(layer, mlp.in, mlp.out, is_text)};
+    };
+    if (f.options.sparse->has_sparse_text_mlp() && f.text_tokens > 0) {
+      const Tensor out = f.sparse_mlp(layer, normed, {part(text, true), part(image, false)});
+      states->add(text.rows(joint), text.rows(out), gate(text));
+      return states->add(image.rows(joint), image.rows(out), gate(image));
+    }
     run(f, hidden_call(text, normed, hidden));
     run(f, out_call(text));
-    const FluxFeedForward& mlp = image.weights.feed_forward;
-    return states->add(image.rows(joint), f.sparse_mlp(layer, image.rows(normed), mlp.in, mlp.out, f.text_tokens),
-                       gate(image));
+    const Tensor out = f.sparse_mlp(layer, image.rows(normed), {part(image, false)}, f.text_tokens);
+    return states->add(image.rows(joint), out, gate(image));
   }
   ops::linear_pair_into(f.context, hidden_call(image, normed, hidden), hidden_call(text, normed, hidden));
   ops::linear_pair_into(f.context, out_call(image), out_call(text));
@@ -272,7 +281,8 @@ void single_block(const Forward& f, const FluxSingleBlock& block, int layer, Hid
     f.attention(layer, qkv, split_heads(attention, f.config.num_attention_heads));
     ops::linear_into(f.context, attention, attention_part(block.out, channels), joint,
                      {Activation::kNone, gate, joint});
-    return states->add(joint, f.sparse_mlp(layer, normed, block.mlp_in, mlp_part(block.out, channels), 0), gate);
+    const MlpWeights weights = f.mlp_weights(layer, block.mlp_in, mlp_part(block.out, channels));
+    return states->add(joint, f.sparse_mlp(layer, normed, {{f.tokens(), weights}}), gate);
   }
   // Attention and MLP write side by side, so that the output layer reads one buffer.
   const Tensor features = f.joint_buffer(channels + f.config.mlp_dim());
@@ -391,15 +401,23 @@ FluxTransformer FluxTransformer::bind(const FluxConfig& config, const WeightScop
   return model;
 }
 
-std::vector<Tensor> FluxTransformer::transposed_mlp_weights(const Context& context, int first) const {
-  std::vector<Tensor> transposed;
-  const auto add = [&](const Linear& out) {
-    const bool wanted = static_cast<int>(transposed.size()) >= first;
-    transposed.push_back(wanted ? transposed_weight(context, out) : Tensor());
+void FluxTransformer::add_transposed_mlp_weights(const Context& context, const SparsityConfig::Mlp& sparsity,
+                                                 TransposedMlpWeights* there) const {
+  if (!sparsity.is_enabled) return;
+  there->layers.resize(static_cast<size_t>(num_layers()));
+  there->texts.resize(double_blocks.size());
+  const auto add = [&](size_t layer, const Linear& out, Tensor* transposed) {
+    if (static_cast<int>(layer) < sparsity.first_n_dense_layers || !transposed->empty()) return;
+    *transposed = transposed_weight(context, out);
   };
-  for (const FluxDoubleBlock& block : double_blocks) add(block.image.feed_forward.out);
-  for (const FluxSingleBlock& block : single_blocks) add(mlp_part(block.out, config.inner_dim()));
-  return transposed;
+  for (size_t i = 0; i < double_blocks.size(); ++i) {
+    add(i, double_blocks[i].image.feed_forward.out, &there->layers[i]);
+    if (sparsity.include_text) add(i, double_blocks[i].text.feed_forward.out, &there->texts[i]);
+  }
+  for (size_t i = 0; i < single_blocks.size(); ++i) {
+    const size_t layer = double_blocks.size() + i;
+    add(layer, mlp_part(single_blocks[i].out, config.inner_dim()), &there->layers[layer]);
+  }
 }
 
 FluxModulation FluxTransformer::modulation(const Context& context, const std::vector<float>& timesteps, float guidance,

@@ -76,14 +76,21 @@ struct FluxModulation {
   std::vector<Tensor> values;
 };
 
+/// The second weights of the MLPs, transposed, [F, C]: sparse MLPs gather rows of them. Empty tensors where nothing
+/// asked for them.
+struct TransposedMlpWeights {
+  std::vector<Tensor> layers;  ///< double blocks (the image's) first
+  std::vector<Tensor> texts;   ///< the text's of the double blocks
+};
+
 /// What a forward is part of, besides its inputs.
 struct ForwardOptions {
   int guidance_branch = 0;  ///< 0 conditional, 1 unconditional
   TensorObserver observer;  ///< receives intermediates, or empty
   /// The sparse method's state of this generation, at the step that is to run; null: everything is dense.
   SparseTransformerState* sparse = nullptr;
-  /// FluxTransformer::transposed_mlp_weights(), for sparse MLPs; null: each is made when its layer runs.
-  const std::vector<Tensor>* mlp_out_transposed = nullptr;
+  /// What sparse MLPs read (see add_transposed_mlp_weights); null: each is made when its layer runs.
+  const TransposedMlpWeights* transposed_mlps = nullptr;
   /// Is told which block runs, double blocks first; null: all weights are on the device.
   WeightStreamer* weights = nullptr;
   /// FluxTransformer::modulation() of steps of which this one is number modulation_step; null: computed here.
@@ -106,10 +113,10 @@ struct FluxTransformer {
 
   int num_layers() const { return static_cast<int>(double_blocks.size() + single_blocks.size()); }
 
-  /// Per layer, double blocks first, the transposed second weight [F, C] of its (image) MLP: the sparse MLP gathers
-  /// rows of it. Empty tensors for the layers before `first`. Takes as much memory as those weights; where they are
-  /// f8_e4m3 with scales, as they would in the dtype of activations.
-  std::vector<Tensor> transposed_mlp_weights(const Context& context, int first) const;
+  /// Makes those that sparse MLPs with this config read and that are not there yet. They take as much memory as the
+  /// weights; where those are f8_e4m3 with scales, as they would in the dtype of activations.
+  void add_transposed_mlp_weights(const Context& context, const SparsityConfig::Mlp& sparsity,
+                                  TransposedMlpWeights* there) const;
 
   /// Empty, for steps at these times (in [0, 1]) with one prompt and guidance, of batches of pooled.dim(0) samples.
   FluxModulation modulation(const Context& context, const std::vector<float>& timesteps, float guidance,
@@ -117,7 +124,7 @@ struct FluxTransformer {
 
   /// The predicted velocity, [B, image tokens, out_channels]. rope covers text then image tokens.
   /// The sparse method counts layers through both kinds of blocks; of a double block it takes the joint attention and
-  /// the image's MLP, of a single block both. On a skipped step the blocks' last output is used again.
+  /// the image's MLP, or both MLPs, of a single block both. On a skipped step the blocks' last output is used again.
   /// Observed names: x_embedder, context_embedder, temb, double.<i>.{txt,img}, single.<i>.{txt,img}, norm_out.
   Tensor forward(const Context& context, const FluxInputs& inputs, const RopeTables& rope,
                  const ForwardOptions& options) const;

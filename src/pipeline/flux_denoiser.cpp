@@ -167,7 +167,7 @@ std::vector<StepRecord> denoise_flux(const Context& context, const DenoiserModel
       ForwardOptions options;
       options.guidance_branch = static_cast<int>(i);
       options.sparse = sparse.get();
-      options.mlp_out_transposed = model.mlp_out_transposed;
+      options.transposed_mlps = model.transposed_mlps;
       options.weights = model.weights;
       options.modulation = &branches[i].modulation;
       options.modulation_step = static_cast<int64_t>(modulated);

@@ -20,7 +20,7 @@ struct TextConditioning {
 /// A transformer with what its forwards need besides (see ForwardOptions).
 struct DenoiserModel {
   const FluxTransformer& transformer;
-  const std::vector<Tensor>* mlp_out_transposed = nullptr;
+  const TransposedMlpWeights* transposed_mlps = nullptr;
   WeightStreamer* weights = nullptr;
 };
 

@@ -135,14 +135,10 @@ DenoisingSchedule FluxPipeline::schedule(int steps, const LatentGeometry& geomet
              : DenoisingSchedule::sparse(sigmas, sparsity, components_.transformer.num_layers());
 }
 
-const std::vector<Tensor>* FluxPipeline::transposed_mlp_weights(const SparsityConfig& sparsity) {
+const TransposedMlpWeights* FluxPipeline::transposed_mlp_weights(const SparsityConfig& sparsity) {
   // Of weights that come and go, a copy that stays would take back half of what was saved.
   if (weights_.blocks() != nullptr) return nullptr;
-  const int first = sparsity.mlp.first_n_dense_layers;
-  if (sparsity.mlp.is_enabled && (transposed_mlp_weights_.empty() || first < transposed_from_)) {
-    transposed_mlp_weights_ = components_.transformer.transposed_mlp_weights(context_, first);
-    transposed_from_ = first;
-  }
+  components_.transformer.add_transposed_mlp_weights(context_, sparsity.mlp, &transposed_mlp_weights_);
   return &transposed_mlp_weights_;
 }
 

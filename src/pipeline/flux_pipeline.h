@@ -62,13 +62,12 @@ class FluxPipeline : public Pipeline {
   DenoiseInputs prepare(const GenerateRequest& request, ProgressSink& progress);
 
   /// Made once and kept: the first generation with sparse MLPs pays for it. Null where blocks are offloaded.
-  const std::vector<Tensor>* transposed_mlp_weights(const SparsityConfig& sparsity);
+  const TransposedMlpWeights* transposed_mlp_weights(const SparsityConfig& sparsity);
 
   Context context_;
   FluxComponents components_;
   FluxWeights weights_;  // of components_
-  std::vector<Tensor> transposed_mlp_weights_;
-  int transposed_from_ = 0;
+  TransposedMlpWeights transposed_mlp_weights_;
 };
 
 }  // namespace chipmunk

@@ -33,6 +33,8 @@ struct SparsityConfig {
 
     /// Ours: ascending, with step 0; takes the place of full_step_every.
     std::optional<std::vector<int>> full_step_schedule;
+    /// Ours: where text has an MLP of its own, beside the image's, it is sparse too (docs/method.md).
+    bool include_text = true;
     bool operator==(const Mlp&) const = default;
   };
   struct Patchify {

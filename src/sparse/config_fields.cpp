@@ -58,6 +58,7 @@ std::vector<ConfigField> mlp_fields() {
       {"mlp", "full_step_every", CHIPMUNK_MEMBER(int, mlp.full_step_every), 1, kMaxSteps},
       {"mlp", "block_mask_cache", CHIPMUNK_MEMBER(int, mlp.block_mask_cache), 1, kMaxSteps},
       {"mlp", "first_n_dense_layers", CHIPMUNK_MEMBER(int, mlp.first_n_dense_layers), 0, kMaxLayers},
+      {"mlp", "include_text", CHIPMUNK_MEMBER(bool, mlp.include_text)},
       {"mlp", "full_step_schedule", CHIPMUNK_MEMBER(OptionalSteps, mlp.full_step_schedule), 0, kMaxSteps},
       {"mlp", "counts_multiple_of", IgnoredInteger{}, 1, kMaxTile, KeyEffect::kInternal},
       {"mlp", "bm", IgnoredInteger{}, 1, kMaxTile, KeyEffect::kInternal},

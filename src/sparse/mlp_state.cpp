@@ -24,9 +24,55 @@ int64_t list_capacity(const SparseMlpPlan& plan, int64_t num_features) {
   return std::min(wanted + plan.multiple_of - 1, num_features);
 }
 
+int64_t blocks_of(const MlpParts& parts, int64_t rows) {
+  int64_t blocks = 0;
+  for (const MlpPart& part : parts) blocks += (part.tokens + rows - 1) / rows;
+  return blocks;
+}
+
 /// Block means of the pre-activations: the first layer is linear, so they are its values at the block means of x.
-Tensor mean_pre_activations(const Context& context, const Tensor& x, const Linear& first, int64_t mean_rows) {
-  return ops::block_mean_linear(context, x, mean_rows, first);
+Tensor mean_pre_activations(const Context& context, const Tensor& x, const MlpParts& parts, int64_t mean_rows) {
+  const Tensor means =
+      context.empty({x.dim(0), blocks_of(parts, mean_rows), parts.front().weights.first.out_features()});
+  int64_t row = 0, mean = 0;
+  for (const MlpPart& part : parts) {
+    const int64_t end_row = row + part.tokens, end_mean = mean + (part.tokens + mean_rows - 1) / mean_rows;
+    ops::block_mean_linear_into(context, x.slice(1, row, end_row), mean_rows, part.weights.first,
+                                means.slice(1, mean, end_mean));
+    row = end_row;
+    mean = end_mean;
+  }
+  return means;
+}
+
+/// out = layer(x), with each part's own layer.
+void linear_of_parts(const Context& context, const Tensor& x, const MlpParts& parts, Linear MlpWeights::* layer,
+                     Activation activation, const Tensor& out) {
+  std::vector<ops::LinearCall> calls;
+  int64_t row = 0;
+  for (const MlpPart& part : parts) {
+    const int64_t end = row + part.tokens;
+    calls.push_back({x.slice(1, row, end), part.weights.*layer, out.slice(1, row, end), {activation, {}, {}}});
+    row = end;
+  }
+  if (calls.size() == 2) return ops::linear_pair_into(context, calls[0], calls[1]);
+  ops::linear_into(context, calls[0].x, calls[0].layer, calls[0].out, calls[0].epilogue);
+}
+
+void check(const Tensor& x, const MlpParts& parts) {
+  int64_t tokens = 0;
+  bool any_empty = false;
+  for (const MlpPart& part : parts) {
+    tokens += part.tokens;
+    any_empty = any_empty || part.tokens < 1;
+  }
+  if (parts.empty() || parts.size() > 2 || any_empty || x.rank() != 3 || x.dim(1) != tokens) {
+    throw Error(ErrorCode::kShapeMismatch,
+                "expected [B, T, C] with the tokens of one or two parts that are not empty, found " +
+                    std::to_string(parts.size()) + " parts of " + std::to_string(tokens) + " tokens and " +
+                    x.describe(),
+                "sparse MLP");
+  }
 }
 
 }  // namespace
@@ -42,26 +88,35 @@ SparseMlpPlan SparseMlpPlan::make(const SparsityConfig::Mlp& config, uint64_t se
 SparseMlpState::SparseMlpState(std::shared_ptr<const SparseMlpPlan> plan, int branch, int layer)
     : plan_(std::move(plan)), branch_(branch), layer_(layer) {}
 
-void SparseMlpState::full(const Context& context, const Tensor& x, const MlpWeights& weights) {
+void SparseMlpState::full(const Context& context, const Tensor& x, const MlpParts& parts) {
+  const MlpWeights& weights = parts.front().weights;
+  const auto first_layer = [&](const Tensor& out) {
+    linear_of_parts(context, x, parts, &MlpWeights::first, weights.activation, out);
+  };
+  const auto second_layer = [&](const Tensor& activations) {
+    linear_of_parts(context, activations, parts, &MlpWeights::second, Activation::kNone, output_);
+  };
+  const int64_t batch = x.dim(0), tokens = x.dim(1), num_features = weights.first.out_features();
   if (activations_.empty()) {
-    activations_ = ops::empty_activations(context, x.dim(0), x.dim(1), weights.first.out_features());
-    output_ = context.empty({x.dim(0), x.dim(1), weights.second.out_features()});
+    activations_ = ops::empty_activations(context, batch, tokens, num_features);
+    output_ = context.empty({batch, tokens, weights.second.out_features()});
   }
   if (activations_.is_contiguous()) {
-    ops::linear_into(context, x, weights.first, activations_, {weights.activation, {}, {}});
-    ops::linear_into(context, activations_, weights.second, output_, {});
+    first_layer(activations_);
+    second_layer(activations_);
   } else {
-    const Tensor activations = ops::linear(context, x, weights.first, {weights.activation, {}, {}});
-    ops::linear_into(context, activations, weights.second, output_, {});
+    const Tensor activations = context.empty({batch, tokens, num_features});
+    first_layer(activations);
+    second_layer(activations);
     ops::copy_into(context, activations, activations_);
   }
-  means_ = ops::to_dense(context, mean_pre_activations(context, x, weights.first, plan_->mean_rows), DType::kF32);
+  means_ = ops::to_dense(context, mean_pre_activations(context, x, parts, plan_->mean_rows), DType::kF32);
 }
 
-void SparseMlpState::choose_features(const Context& context, int step, const Tensor& x, const MlpWeights& weights,
+void SparseMlpState::choose_features(const Context& context, int step, const Tensor& x, const MlpParts& parts,
                                      const Tensor& random_features) {
-  const int64_t batch = x.dim(0), num_features = weights.first.out_features();
-  const int64_t blocks = (x.dim(1) + plan_->block_rows - 1) / plan_->block_rows;
+  const int64_t batch = x.dim(0), num_features = parts.front().weights.first.out_features();
+  const int64_t blocks = blocks_of(parts, plan_->block_rows);
   if (features_.indices.empty()) {
     features_ = {context.empty({batch, blocks, list_capacity(*plan_, num_features)}, DType::kI32),
                  context.empty({batch, blocks}, DType::kI32), plan_->block_rows};
@@ -79,17 +134,23 @@ void SparseMlpState::choose_features(const Context& context, int step, const Ten
   selection.random.layer = layer_;
   selection.random_threshold = random_threshold(plan_->random_keys);
   selection.drift = drift_;
-  ops::select_features(context, mean_pre_activations(context, x, weights.first, plan_->mean_rows), means_, selection,
+  ops::select_features(context, mean_pre_activations(context, x, parts, plan_->mean_rows), means_, selection,
                        features_);
 }
 
 void SparseMlpState::forward(const Context& context, MlpStep kind, int step, const Tensor& x, const MlpWeights& weights,
                              const Tensor& random_features) {
+  forward(context, kind, step, x, MlpParts{{x.rank() == 3 ? x.dim(1) : 0, weights}}, random_features);
+}
+
+void SparseMlpState::forward(const Context& context, MlpStep kind, int step, const Tensor& x, const MlpParts& parts,
+                             const Tensor& random_features) {
+  check(x, parts);
   if (kind == MlpStep::kSkip) {
     throw Error(ErrorCode::kInvalidArgument, "a skipped step computes no MLP", "sparse MLP");
   }
   if (kind == MlpStep::kFull) {
-    full(context, x, weights);
+    full(context, x, parts);
   } else {
     if (activations_.empty()) {
       throw Error(ErrorCode::kInvalidArgument,
@@ -97,10 +158,11 @@ void SparseMlpState::forward(const Context& context, MlpStep kind, int step, con
     }
     // Adaptive step caching may have skipped the step that was to choose first.
     if (kind == MlpStep::kSparseSelect || features_.indices.empty()) {
-      choose_features(context, step, x, weights, random_features);
+      choose_features(context, step, x, parts, random_features);
     }
-    ops::column_mlp_into(context, x, weights.first, weights.activation, weights.second_transposed, features_,
-                         activations_, output_);
+    std::vector<ops::ColumnMlpPart> layers;
+    for (const auto& [tokens, weights] : parts) layers.push_back({tokens, weights.first, weights.second_transposed});
+    ops::column_mlp_into(context, x, layers, parts.front().weights.activation, features_, activations_, output_);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "core/context.h"
 #include "ops/column_mlp.h"
@@ -17,6 +18,14 @@ struct MlpWeights {
   Tensor second_transposed;  ///< [F, C_out]: rows of it are what a sparse step gathers; may be empty for full steps
   Activation activation = Activation::kGeluTanh;
 };
+
+/// Consecutive tokens of a sequence, and the MLP that they have.
+struct MlpPart {
+  int64_t tokens;
+  MlpWeights weights;
+};
+/// One or two, of MLPs of the same sizes and activation, that make up a sequence; each has token blocks of its own.
+using MlpParts = std::vector<MlpPart>;
 
 /// What all sparse MLP layers of one generation have in common.
 struct SparseMlpPlan {
@@ -41,6 +50,9 @@ class SparseMlpState {
   /// output() becomes MLP(x), with what this step renews. x: [B, T, C] with dense rows. random_features: u8 [B, blocks,
   /// F], used by kSparseSelect besides the drawn ones; or empty. kSparseReuse chooses where nothing was chosen before.
   /// Throws kInvalidArgument for kSkip and for a sparse step before a full one.
+  void forward(const Context& context, MlpStep kind, int step, const Tensor& x, const MlpParts& parts,
+               const Tensor& random_features = {});
+  /// The same of one part.
   void forward(const Context& context, MlpStep kind, int step, const Tensor& x, const MlpWeights& weights,
                const Tensor& random_features = {});
 
@@ -49,15 +61,15 @@ class SparseMlpState {
   /// [B, T, F], [B, T, C_out]: to be read only, they are what the next step goes on from.
   const Tensor& activations() const { return activations_; }
   const Tensor& output() const { return output_; }
-  /// f32 [B, ceil(T / mean_rows), F].
+  /// f32 [B, means, F]: of each part ceil(tokens / mean_rows).
   const Tensor& means() const { return means_; }
   /// f32 [B, blocks, F], what the last choice compared; empty unless keep_drift was called.
   const Tensor& drift() const { return drift_; }
   void keep_drift() { keep_drift_ = true; }
 
  private:
-  void full(const Context& context, const Tensor& x, const MlpWeights& weights);
-  void choose_features(const Context& context, int step, const Tensor& x, const MlpWeights& weights,
+  void full(const Context& context, const Tensor& x, const MlpParts& parts);
+  void choose_features(const Context& context, int step, const Tensor& x, const MlpParts& parts,
                        const Tensor& random_features);
 
   std::shared_ptr<const SparseMlpPlan> plan_;

@@ -114,7 +114,7 @@ bool SparseTransformerState::has_sparse_mlp(int layer) const {
 }
 
 Tensor SparseTransformerState::mlp(const Context& context, int branch, int layer, const Tensor& x,
-                                   const MlpWeights& weights, int64_t dense_rows) {
+                                   const MlpParts& parts, int64_t dense_rows) {
   Layer& state = layer_of(branch, layer);
   if (!state.mlp) {
     if (!mlp_plan_) {
@@ -123,8 +123,10 @@ Tensor SparseTransformerState::mlp(const Context& context, int branch, int layer
     state.mlp = std::make_unique<SparseMlpState>(mlp_plan_, branch, layer);
   }
   const MlpStep kind = schedule_.mlp_kind(step_, layer);
-  state.mlp->forward(context, kind, step_, x, weights);
-  if (options_.record) record_mlp(context, kind, layer, *state.mlp, x, weights, dense_rows);
+  state.mlp->forward(context, kind, step_, x, parts);
+  if (options_.record) {
+    record_mlp(context, kind, layer, *state.mlp, x, parts.front().weights.first.out_features(), dense_rows);
+  }
   return state.mlp->output();
 }
 
@@ -171,9 +173,8 @@ void SparseTransformerState::record_attention(const Context& context, AttentionS
 }
 
 void SparseTransformerState::record_mlp(const Context& context, MlpStep kind, int layer, const SparseMlpState& state,
-                                        const Tensor& x, const MlpWeights& weights, int64_t dense_rows) {
+                                        const Tensor& x, int64_t features, int64_t dense_rows) {
   LayerSums& sums = sums_.back().at(static_cast<size_t>(layer));
-  const int64_t features = weights.first.out_features();
   const double kept = kind == MlpStep::kFull ? 1.0 : mean_fraction(context, state.features().counts, features);
   const double rows = static_cast<double>(x.dim(1)), other_rows = static_cast<double>(dense_rows);
   ++sums.mlp_calls;

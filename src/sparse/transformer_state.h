@@ -45,9 +45,11 @@ class SparseTransformerState {
 
   /// Whether a layer's MLP runs through mlp(): false where it is always dense.
   bool has_sparse_mlp(int layer) const;
+  /// Whether it has the text's tokens too, where they have an MLP of their own.
+  bool has_sparse_text_mlp() const { return options_.config.mlp.include_text; }
   /// MLP(x) of a layer (see SparseMlpState), to be read only, before the layer's next step. dense_rows: tokens of the
   /// layer whose MLP is computed elsewhere, for the records.
-  Tensor mlp(const Context& context, int branch, int layer, const Tensor& x, const MlpWeights& weights,
+  Tensor mlp(const Context& context, int branch, int layer, const Tensor& x, const MlpParts& parts,
              int64_t dense_rows = 0);
   /// For the records: a layer's MLP of `rows` tokens ran densely.
   void count_dense_mlp(int layer, int64_t batch, int64_t rows, int64_t channels, int64_t features);
@@ -73,7 +75,7 @@ class SparseTransformerState {
                                                             int64_t text_tokens);
   void record_attention(const Context& context, AttentionStep kind, int layer, Layer& state, const Tensor& out);
   void record_mlp(const Context& context, MlpStep kind, int layer, const SparseMlpState& state, const Tensor& x,
-                  const MlpWeights& weights, int64_t dense_rows);
+                  int64_t features, int64_t dense_rows);
 
   DenoisingSchedule schedule_;
   Options options_;

@@ -97,6 +97,7 @@ TEST_F(SparseGeneration, WithEverythingKeptIsDenseSlow) {
         const auto sparse =
             run(config("attn: {is_enabled: true, top_keys: 1.0, random_keys: 0.0, full_step_every: 3, " + first +
                        ", combine: " + combine + "}\nmlp: {is_enabled: true, top_keys: 1.0, " + first +
+                       ", include_text: " + (std::string(combine) == "merge" ? "true" : "false") +
                        ", full_step_every: 4}\npatchify: {is_enabled: true}\n"));
         ASSERT_EQ(sparse.size(), dense.size());
         for (size_t step = 0; step < dense.size(); ++step) {

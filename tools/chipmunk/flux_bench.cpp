@@ -282,7 +282,7 @@ Stage sparse_step_stage(const Context& context, const std::shared_ptr<const Flux
                         const SparsityConfig& sparsity, uint64_t seed) {
   struct State {
     SparseTransformerState sparse;
-    std::vector<Tensor> transposed;
+    TransposedMlpWeights transposed;
     int runs = 0;
   };
   constexpr int kSteps = 10;
@@ -292,15 +292,13 @@ Stage sparse_step_stage(const Context& context, const std::shared_ptr<const Flux
   config.step_caching.is_enabled = false;
   const DenoisingSchedule schedule = DenoisingSchedule::sparse(sigmas, config, workload->model.num_layers());
   const auto state = std::make_shared<State>(
-      State{SparseTransformerState(schedule, {config, workload->model.num_layers(), 1, seed, false}),
-            config.mlp.is_enabled ? workload->model.transposed_mlp_weights(context, config.mlp.first_n_dense_layers)
-                                  : std::vector<Tensor>(),
-            0});
+      State{SparseTransformerState(schedule, {config, workload->model.num_layers(), 1, seed, false}), {}, 0});
+  workload->model.add_transposed_mlp_weights(context, config.mlp, &state->transposed);
   const auto forward = [workload, state](const Context& c, int step) {
     state->sparse.begin_step(step);
     ForwardOptions options;
     options.sparse = &state->sparse;
-    options.mlp_out_transposed = &state->transposed;
+    options.transposed_mlps = &state->transposed;
     return std::vector<Tensor>{
         workload->model.forward(c, workload->inputs(state->runs++ % 2), workload->rope, options)};
   };

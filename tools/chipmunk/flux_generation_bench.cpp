@@ -31,23 +31,17 @@ class StepTimes : public ProgressSink {
 /// before.
 class Model {
  public:
-  explicit Model(const NamedWorkload& workload)
-      : workload_(*workload.second), transposed_from_(workload_.model.num_layers()) {}
+  explicit Model(const NamedWorkload& workload) : workload_(*workload.second) {}
 
   const FluxWorkload& workload() const { return workload_; }
-  const std::vector<Tensor>& transposed(const Context& context, const SparsityConfig& sparsity) {
-    if (sparsity.mlp.is_enabled && sparsity.mlp.first_n_dense_layers < transposed_from_) {
-      transposed_from_ = sparsity.mlp.first_n_dense_layers;
-      transposed_.clear();
-      transposed_ = workload_.model.transposed_mlp_weights(context, transposed_from_);
-    }
+  const TransposedMlpWeights& transposed(const Context& context, const SparsityConfig& sparsity) {
+    workload_.model.add_transposed_mlp_weights(context, sparsity.mlp, &transposed_);
     return transposed_;
   }
 
  private:
   const FluxWorkload& workload_;
-  int transposed_from_;
-  std::vector<Tensor> transposed_;
+  TransposedMlpWeights transposed_;
 };
 
 /// One way to denoise, with all of its runs.
@@ -65,7 +59,7 @@ class Generation {
 
   void run(bool timed) {
     DeviceRuntime& runtime = context_.runtime();
-    const std::vector<Tensor>& transposed = model_.transposed(context_, sparsity_);
+    const TransposedMlpWeights& transposed = model_.transposed(context_, sparsity_);
     runtime.synchronize();
     runtime.reset_peak();
     DenoiseInputs inputs;
