@@ -21,7 +21,8 @@ while [ $# -gt 0 ]; do
     *) sed -n 2,7p "$0" >&2; exit 2 ;;
   esac
 done
-readonly programs=(chipmunk chipmunk_conformance chipmunk_test_ops chipmunk_test_kernels chipmunk_test_pipeline)
+readonly programs=(chipmunk chipmunk_conformance chipmunk_test_ops chipmunk_test_kernels chipmunk_test_sparse
+  chipmunk_test_pipeline)
 readonly archive=gpu_tests.tar.xz
 
 if [ -z "$packed" ]; then
@@ -90,6 +91,7 @@ run_suite() {
 }
 run_suite chipmunk_test_ops "$filter"
 run_suite chipmunk_test_kernels "$kernel_filter"
+run_suite chipmunk_test_sparse "$filter"
 run_suite chipmunk_test_pipeline "$pipeline_filter"
 
 folders=()
