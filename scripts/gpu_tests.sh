@@ -40,7 +40,8 @@ if [ -n "$pack" ]; then
       grep -vE '/(ld-linux|libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|libcublas|libcublasLt)[-.0-9a-z]*\.so' |
       xargs -I{} cp -Ln {} "$pack/files/"
   done
-  XZ_OPT='-T0 -3' tar -cJf "$pack/$archive" -C "$pack/files" .
+  # The programs have most of their code in common: a dictionary that holds more than one of them finds it.
+  XZ_OPT='--lzma2=preset=3,dict=192MiB' tar -cJf "$pack/$archive" -C "$pack/files" .
   rm -rf "$pack/files"
   du -h "$pack/$archive"
   exit 0
