@@ -18,6 +18,8 @@ namespace {
 
 using namespace mlp;
 
+static_assert(kDepth == kMlpStepChannels && 2 * kDepth == kMlpF8StepChannels && kTileWidth == kMlpTileChannels);
+
 /// Differences of more token blocks than this holds are computed in several rounds.
 constexpr int64_t kDifferenceBytes = int64_t{512} << 20;
 

@@ -5,11 +5,19 @@
 
 namespace chipmunk::cuda::sm90 {
 
-/// One problem or two as one, which has the first one's weights.
+/// Channels that a step of the renew kernel goes along, of bf16 and of f8_e4m3; output channels of add's tiles.
+constexpr int64_t kMlpStepChannels = 64, kMlpF8StepChannels = 128, kMlpTileChannels = 256;
+
+inline int64_t channels_of_step(const ColumnMlpParams& p) {
+  return p.weight1_scale != nullptr ? kMlpF8StepChannels : kMlpStepChannels;
+}
+
+/// One problem, or two as one.
 struct ColumnMlpProblem {
-  ColumnMlpParams params;
-  int64_t blocks_per_sample, split_blocks, split_row;
-  const ColumnMlpParams& last;
+  ColumnMlpParams params;  ///< the first problem's, with the rows of both
+  int64_t blocks_per_sample;
+  int64_t split_blocks, split_row;  ///< token blocks and rows of the first problem
+  const ColumnMlpParams& last;      ///< whose weights the others have
 
   ColumnMlpProblem(const ColumnMlpParams* problems, int count)
       : params(problems[0]),
@@ -24,8 +32,5 @@ struct ColumnMlpProblem {
   }
   int64_t blocks() const { return params.batch * blocks_per_sample; }
 };
-
-/// Along the depth of a step of renew.
-inline int64_t channels_of_step(const ColumnMlpParams& p) { return p.weight1_scale != nullptr ? 128 : 64; }
 
 }  // namespace chipmunk::cuda::sm90

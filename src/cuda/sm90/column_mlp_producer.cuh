@@ -63,8 +63,9 @@ __device__ inline void prefetch_activations(const Arguments& a, const RenewTiles
   const int batch = a.batch(tile.block), first_row = a.first_row(tile.block), end_row = a.end_row(tile.block);
   for (int i = thread; i < tile.places * (kTokens / kLine); i += kProducerThreads) {
     const int feature = a.feature(tile.block, tile.count, tile.first_place + i / 2), row = first_row + i % 2 * kLine;
-    if (row < end_row)
+    if (row < end_row) {
       prefetch(a.activations + batch * a.activation_batch_stride + feature * a.activation_stride + row);
+    }
   }
 }
 

@@ -32,14 +32,13 @@ bool continues(const ColumnMlpParams& p, const ColumnMlpParams& next) {
 /// Whether the kernels take the problem.
 bool takes_one(const DeviceProperties& device, const ColumnMlpParams& p) {
   constexpr size_t kElement = 2, kBytes = 16;
-  constexpr int64_t kOutChannels = 256;  // of a tile
   const int64_t limit = int64_t{1} << 31;
   const bool f8 = p.weight1_scale != nullptr;
   const size_t weight1_element = size_of(p.weight1.dtype);
   return device.major == kHopperMajor && (p.activation == Activation::kGeluTanh || p.activation == Activation::kSilu) &&
          p.block_rows == kMlpBlock && p.x.dtype == DType::kBF16 &&
          p.weight1.dtype == (f8 ? DType::kF8E4M3 : DType::kBF16) && p.weight2.dtype == DType::kBF16 && p.channels > 0 &&
-         p.channels % channels_of_step(p) == 0 && p.out_channels > 0 && p.out_channels % kOutChannels == 0 &&
+         p.channels % channels_of_step(p) == 0 && p.out_channels > 0 && p.out_channels % kMlpTileChannels == 0 &&
          is_aligned(p.x.data, kElement, kBytes, p.x_row_stride, p.batch == 1 ? 0 : p.x_batch_stride) &&
          is_aligned(p.weight1.data, weight1_element, kBytes, p.weight1_row_stride) &&
          is_aligned(p.weight2.data, kElement, kBytes, p.weight2_row_stride) && p.activation_row_stride == 1 &&
