@@ -35,6 +35,24 @@ double fraction_computed(MlpStep kind, double kept) {
   return kind == MlpStep::kFull ? 1.0 : kept;
 }
 
+struct MlpEstimate {
+  double kept, work;
+};
+
+/// Of one layer on one step; `features`: kept of sparse ones.
+MlpEstimate estimate_mlp(MlpStep kind, const SparsityConfig::Mlp& config, const TransformerShape& shape, int layer,
+                         double features) {
+  const bool is_sparse_layer = config.is_enabled && layer >= config.first_n_dense_layers;
+  TransformerShape sparse = shape, dense = shape;
+  dense.tokens = is_sparse_layer && !config.include_text && layer < shape.text_mlp_layers ? shape.text_tokens : 0;
+  sparse.tokens -= dense.tokens;
+  const MlpStep dense_kind = kind == MlpStep::kSkip ? MlpStep::kSkip : MlpStep::kFull;
+  const double kept = fraction_computed(kind, features) * static_cast<double>(sparse.tokens) +
+                      fraction_computed(dense_kind, 1.0) * static_cast<double>(dense.tokens);
+  return {kept / static_cast<double>(shape.tokens),
+          mlp_work(kind, sparse, features, is_sparse_layer) + mlp_work(dense_kind, dense, 1.0, false)};
+}
+
 }  // namespace
 
 double attention_work(AttentionStep kind, const TransformerShape& shape, double kept) {
@@ -114,12 +132,10 @@ std::vector<StepEstimate> estimate_work(const DenoisingSchedule& schedule, const
     StepEstimate estimate{0.0, 0.0, 0.0, dense_layer * layers * invocations};
     for (int layer = 0; layer < shape.num_layers; ++layer) {
       const AttentionStep attention = schedule.attention_kind(step.index, layer);
-      const MlpStep mlp = schedule.mlp_kind(step.index, layer);
-      const bool keeps_means = config.mlp.is_enabled && layer >= config.mlp.first_n_dense_layers;
+      const MlpEstimate mlp = estimate_mlp(schedule.mlp_kind(step.index, layer), config.mlp, shape, layer, features);
       estimate.attention_kept += fraction_read(attention, columns) / layers;
-      estimate.mlp_kept += fraction_computed(mlp, features) / layers;
-      estimate.work +=
-          invocations * (attention_work(attention, shape, columns) + mlp_work(mlp, shape, features, keeps_means));
+      estimate.mlp_kept += mlp.kept / layers;
+      estimate.work += invocations * (attention_work(attention, shape, columns) + mlp.work);
     }
     estimates.push_back(estimate);
   }

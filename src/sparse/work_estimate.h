@@ -8,7 +8,8 @@
 
 namespace chipmunk {
 
-/// The sizes of a transformer and of one generation that the work depends on. Layers are taken as alike.
+/// The sizes of a transformer and of one generation that the work depends on. Layers are taken as alike but for whose
+/// MLPs they have.
 struct TransformerShape {
   int num_layers = 1;
   int64_t tokens = 0;        ///< N, text and image or video
@@ -19,6 +20,8 @@ struct TransformerShape {
   int64_t mlp_features = 0;  ///< F
   int64_t group_size = 192;  ///< query rows that share columns
   int64_t block_size = 128;  ///< tokens that share hidden features
+  /// The first layers, whose text has an MLP of its own: dense without SparsityConfig::Mlp::include_text.
+  int text_mlp_layers = 0;
 };
 
 /// What one step is expected to do, all layers and model invocations together.

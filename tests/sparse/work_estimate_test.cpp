@@ -69,6 +69,26 @@ TEST(Work, FluxSavesMoreThanHalf) {
   EXPECT_LT(share, 0.5);
 }
 
+TEST(Work, TextWithAnMlpOfItsOwnIsDenseWhereTheConfigSaysSo) {
+  SparsityConfig config = SparsityConfig::preset("flux");
+  TransformerShape shape = flux_shape();
+  shape.text_mlp_layers = 19;
+  const DenoisingSchedule schedule = DenoisingSchedule::sparse(falling_sigmas(50), config, 57);
+  const std::vector<StepEstimate> with_text = estimate_work(schedule, config, shape);
+  config.mlp.include_text = false;
+  const std::vector<StepEstimate> without = estimate_work(schedule, config, shape);
+  // Step 11 uses the features of the step before; two of the 19 layers are dense as a whole.
+  ASSERT_EQ(schedule.steps()[11].mlp, MlpStep::kSparseReuse);
+  const double features = expected_features_kept(config.mlp, shape.mlp_features), layers = 17.0;
+  EXPECT_NEAR(without[11].mlp_kept - with_text[11].mlp_kept, layers / 57.0 * (512.0 / 4608.0) * (1.0 - features),
+              1e-12);
+  const double rest = 512.0 * 12288.0 * features + 512.0 * 3072.0;  // differences and the addition to the output
+  EXPECT_NEAR(
+      (without[11].work - with_text[11].work) / (layers * (2.0 * 512.0 * 3072.0 * 12288.0 * (1.0 - features) - rest)),
+      1.0, 1e-9);
+  EXPECT_LT(without[10].work, with_text[10].work) << "a full step keeps fewer means";
+}
+
 TEST(Work, SkippedStepsAreFree) {
   const SparsityConfig config = SparsityConfig::preset("flux-caching");
   const std::vector<StepEstimate> steps =

@@ -76,6 +76,7 @@ TransformerShape transformer_shape(const FluxConfig& config, int64_t image_token
   shape.head_dim = config.attention_head_dim;
   shape.channels = config.inner_dim();
   shape.mlp_features = config.mlp_dim();
+  shape.text_mlp_layers = static_cast<int>(config.num_layers);
   return shape;
 }
 
