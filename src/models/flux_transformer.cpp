@@ -205,20 +205,21 @@ void double_mlp(const Forward& f, const Stream& text, const Stream& image, int l
   const Tensor& joint = states->joint();
   const int64_t channels = f.config.inner_dim();
   const auto gate = [&](const Stream& s) { return chunk(s.modulation, channels, 5); };
+  const auto part = [&](const Stream& s, bool is_text) {
+    const FluxFeedForward& mlp = s.weights.feed_forward;
+    return MlpPart{s.end - s.begin, f.mlp_weights(layer, mlp.in, mlp.out, is_text)};
+  };
+  const bool is_sparse = f.has_sparse_mlp(layer);
+  if (is_sparse && f.options.sparse->has_sparse_text_mlp() && f.text_tokens > 0) {
+    const Tensor out = f.sparse_mlp(layer, normed, {part(text, true), part(image, false)});
+    states->add(text.rows(joint), text.rows(out), gate(text));
+    return states->add(image.rows(joint), image.rows(out), gate(image));
+  }
   const Tensor hidden = f.joint_buffer(f.config.mlp_dim());
   const auto out_call = [&](const Stream& s) {
     return gated_call(s, hidden, s.weights.feed_forward.out, gate(s), joint);
   };
-  if (f.has_sparse_mlp(layer)) {
-    const auto part = [&](const Stream& s, bool is_text) {
-      const FluxFeedForward& mlp = s.weights.feed_forward;
-      return MlpPart{s.end - s.begin, f.mlp_weights(layer, mlp.in, mlp.out, is_text)};
-    };
-    if (f.options.sparse->has_sparse_text_mlp() && f.text_tokens > 0) {
-      const Tensor out = f.sparse_mlp(layer, normed, {part(text, true), part(image, false)});
-      states->add(text.rows(joint), text.rows(out), gate(text));
-      return states->add(image.rows(joint), image.rows(out), gate(image));
-    }
+  if (is_sparse) {
     run(f, hidden_call(text, normed, hidden));
     run(f, out_call(text));
     const Tensor out = f.sparse_mlp(layer, image.rows(normed), {part(image, false)}, f.text_tokens);
@@ -240,9 +241,8 @@ void double_block(const Forward& f, const FluxDoubleBlock& block, int layer, Hid
     states->norm_into(s.rows(joint), {chunk(s.modulation, channels, shift), chunk(s.modulation, channels, shift + 1)},
                       s.rows(normed));
   };
-  // First the rows that the block before may have left an update of.
-  norm(image, 0);
   norm(text, 0);
+  norm(image, 0);
   const Tensor qkv_buffer = f.joint_buffer(3 * channels);
   qkv_into(f, normed, image.qkv(), text.qkv(), qkv_buffer);
 

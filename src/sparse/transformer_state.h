@@ -45,7 +45,7 @@ class SparseTransformerState {
 
   /// Whether a layer's MLP runs through mlp(): false where it is always dense.
   bool has_sparse_mlp(int layer) const;
-  /// Whether it has the text's tokens too, where they have an MLP of their own.
+  /// Whether mlp() takes the text's tokens too in layers where they have an MLP of their own.
   bool has_sparse_text_mlp() const { return options_.config.mlp.include_text; }
   /// MLP(x) of a layer (see SparseMlpState), to be read only, before the layer's next step. dense_rows: tokens of the
   /// layer whose MLP is computed elsewhere, for the records.
