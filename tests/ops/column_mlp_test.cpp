@@ -58,7 +58,30 @@ const MlpCase kCases[] = {
     {"hopper_tiles_left_over", 1, 1300, 64, 700, 4096, 128, 0.4, DType::kBF16, 0, true, Activation::kGeluTanh, true},
 };
 
-class ColumnMlpTest : public OpCaseTest<MlpCase> {
+/// What problems of one MLP and of two are made of.
+template <class Case>
+class MlpTest : public OpCaseTest<Case> {
+ protected:
+  Tensor make_activations(int64_t batch, int64_t tokens, int64_t features, bool dense_tokens) {
+    if (!dense_tokens) return this->random({batch, tokens, features});
+    const int64_t padded = (tokens + 7) / 8 * 8;
+    return this->random({batch, features, padded}).permute({0, 2, 1}).slice(1, 0, tokens);
+  }
+  /// kept: [B, blocks, F].
+  ops::FeatureSet make_features(const KeptColumns& kept, int64_t capacity, int64_t block_rows) {
+    const int64_t batch = kept.shape[0], blocks = kept.shape[1];
+    std::vector<int32_t> ids(static_cast<size_t>(kept.rows() * capacity), -1), counts;
+    for (int64_t row = 0; row < kept.rows(); ++row) {
+      const std::vector<int32_t> list = kept.ids(row);
+      counts.push_back(static_cast<int32_t>(list.size()));
+      if (capacity > 0) std::copy(list.begin(), list.end(), ids.begin() + row * capacity);
+    }
+    return {this->from_ints(ids).reshape({batch, blocks, capacity}), this->from_ints(counts).reshape({batch, blocks}),
+            block_rows};
+  }
+};
+
+class ColumnMlpTest : public MlpTest<MlpCase> {
  protected:
   void make_problem() {
     const MlpCase& c = test_case();
@@ -69,27 +92,14 @@ class ColumnMlpTest : public OpCaseTest<MlpCase> {
     if (c.scaled) first.scale = random({c.features}, DType::kF32);
     if (c.bias) first.bias = random({c.features}, other_dtype, 0.5f);
     second = random_view({c.features, c.out_channels}, other_dtype, c.pad);
-    if (c.dense_tokens) {
-      const int64_t padded = (c.rows + 7) / 8 * 8;
-      activations = random({c.batch, c.features, padded}).permute({0, 2, 1}).slice(1, 0, c.rows);
-    } else {
-      activations = random({c.batch, c.rows, c.features});
-    }
+    activations = make_activations(c.batch, c.rows, c.features, c.dense_tokens);
     out = random({c.batch, c.rows, c.out_channels});
     const int64_t blocks = (c.rows + c.block_rows - 1) / c.block_rows;
     kept = KeptColumns({c.batch, blocks, c.features});
     std::mt19937 engine(5);
     std::uniform_real_distribution<double> uniform(0.0, 1.0);
     for (uint8_t& value : kept.kept) value = uniform(engine) < c.kept;
-    const int64_t capacity = c.kept >= 1.0 ? 0 : c.features;
-    std::vector<int32_t> ids(static_cast<size_t>(kept.rows() * capacity), -1), counts;
-    for (int64_t row = 0; row < kept.rows(); ++row) {
-      const std::vector<int32_t> list = kept.ids(row);
-      counts.push_back(static_cast<int32_t>(list.size()));
-      if (capacity > 0) std::copy(list.begin(), list.end(), ids.begin() + row * capacity);
-    }
-    features = {from_ints(ids).reshape({c.batch, blocks, capacity}), from_ints(counts).reshape({c.batch, blocks}),
-                c.block_rows};
+    features = make_features(kept, c.kept >= 1.0 ? 0 : c.features, c.block_rows);
   }
 
   /// x as the first layer multiplies it, and its weight as it means it.
@@ -174,7 +184,7 @@ const PartsCase kPartsCases[] = {
     {"hopper_tiles_left_over", 1, 512, 1300, 64, 700, 4096, 128, DType::kBF16, true},
 };
 
-class ColumnMlpPartsTest : public OpCaseTest<PartsCase> {
+class ColumnMlpPartsTest : public MlpTest<PartsCase> {
  protected:
   ops::ColumnMlpPart make_part(int64_t tokens) {
     const PartsCase& c = test_case();
@@ -183,28 +193,16 @@ class ColumnMlpPartsTest : public OpCaseTest<PartsCase> {
                  random({c.features}, other_dtype, 0.5f), c.scaled ? random({c.features}, DType::kF32) : Tensor()};
     return {tokens, first, random({c.features, c.out_channels}, other_dtype)};
   }
-  Tensor make_activations() {
-    const PartsCase& c = test_case();
-    const int64_t tokens = c.tokens + c.other_tokens, padded = (tokens + 7) / 8 * 8;
-    if (!c.dense_tokens) return random({c.batch, tokens, c.features});
-    return random({c.batch, c.features, padded}).permute({0, 2, 1}).slice(1, 0, tokens);
-  }
   /// Some blocks keep nothing, some everything, the others about a third.
-  ops::FeatureSet make_features(int64_t blocks) {
-    const PartsCase& c = test_case();
+  KeptColumns choose(int64_t blocks) {
+    KeptColumns kept({test_case().batch, blocks, test_case().features});
     std::mt19937 engine(5);
     std::uniform_real_distribution<double> uniform(0.0, 1.0);
-    std::vector<int32_t> ids(static_cast<size_t>(c.batch * blocks * c.features), -1), counts;
-    for (int64_t block = 0; block < c.batch * blocks; ++block) {
+    for (int64_t block = 0; block < kept.rows(); ++block) {
       const double share = block % 5 == 3 ? 0.0 : block % 5 == 2 ? 1.0 : 0.35;
-      int32_t count = 0;
-      for (int32_t feature = 0; feature < c.features; ++feature) {
-        if (uniform(engine) < share) ids[static_cast<size_t>(block * c.features + count++)] = feature;
-      }
-      counts.push_back(count);
+      for (int64_t feature = 0; feature < kept.columns(); ++feature) kept.at(block, feature) = uniform(engine) < share;
     }
-    return {from_ints(ids).reshape({c.batch, blocks, c.features}), from_ints(counts).reshape({c.batch, blocks}),
-            c.block_rows};
+    return kept;
   }
   Tensor copy(const Tensor& tensor, const Tensor& to) {
     ops::copy_into(context(), tensor, to);
@@ -219,9 +217,9 @@ TEST_P(ColumnMlpPartsTest, AreAsEachAlone) {
   const int64_t split = (c.tokens + c.block_rows - 1) / c.block_rows;
   const int64_t blocks = split + (c.other_tokens + c.block_rows - 1) / c.block_rows;
   const Tensor x = random({c.batch, tokens, c.channels}), out = random({c.batch, tokens, c.out_channels});
-  const Tensor activations = make_activations();
+  const Tensor activations = make_activations(c.batch, tokens, c.features, c.dense_tokens);
   const std::vector<ops::ColumnMlpPart> parts = {make_part(c.tokens), make_part(c.other_tokens)};
-  const ops::FeatureSet features = make_features(blocks);
+  const ops::FeatureSet features = make_features(choose(blocks), c.features, c.block_rows);
   struct Alone {
     Tensor activations, out;
   };

@@ -146,6 +146,31 @@ TEST_F(SparseGeneration, KeepsWhatTheConfigSaysAndStaysClose) {
   EXPECT_LT(error, 0.1);
 }
 
+TEST_F(SparseGeneration, TextWithAnMlpOfItsOwnIsSparseUnlessTheConfigSaysOtherwise) {
+  const auto pipeline = load_model();
+  const auto run = [&](const char* include_text) {
+    Recorder recorder;
+    const std::string sparsity =
+        config("attn: {is_enabled: false}\nmlp: {top_keys: 0.25, random_keys: 0.0, first_n_dense_layers: 0" +
+               std::string(include_text) + "}\n");
+    return pipeline->generate(request(144, 80, 3, sparsity), recorder);
+  };
+  const GenerateResult by_default = run(""), sparse = run(", include_text: true"), dense = run(", include_text: false");
+  const auto kept = [](const GenerateResult& result, size_t layer) { return result.steps[1].layers[layer].mlp_kept; };
+  // Two double blocks, then single ones, where text and image have one MLP.
+  for (size_t layer = 0; layer < 5; ++layer) {
+    EXPECT_NEAR(kept(sparse, layer), 0.25, 0.01) << layer;
+    EXPECT_DOUBLE_EQ(kept(by_default, layer), kept(sparse, layer)) << layer;
+    if (layer < 2) {
+      EXPECT_GT(kept(dense, layer), kept(sparse, layer) + 0.05) << layer;
+    } else {
+      EXPECT_DOUBLE_EQ(kept(dense, layer), kept(sparse, layer)) << layer;
+    }
+  }
+  EXPECT_LT(sparse.steps[1].multiply_adds, dense.steps[1].multiply_adds);
+  EXPECT_DOUBLE_EQ(sparse.steps[1].dense_multiply_adds, dense.steps[1].dense_multiply_adds);
+}
+
 TEST_F(SparseGeneration, SkipsReuseTheLastHiddenStates) {
   const auto pipeline = load_model();
   const std::string listed = config(

@@ -125,12 +125,13 @@ TEST(SparsityConfig, ListsMayBeSetsInAnyOrder) {
 TEST(SparsityConfig, ReadsOurOwnKeys) {
   std::vector<std::string> notices;
   const SparsityConfig config = SparsityConfig::parse(
-      "mlp: {is_enabled: false, include_text: yes}\nattn: {combine: merge, include_text_columns: yes}\n"
+      "mlp: {is_enabled: false, include_text: no}\nattn: {combine: merge, include_text_columns: yes}\n"
       "step_caching: {mode: adaptive, threshold: 0.05}",
       "test.yml", &notices);
   EXPECT_EQ(config.attn.combine, AttentionCombine::kMerge);
   EXPECT_TRUE(config.attn.include_text_columns);
-  EXPECT_TRUE(config.mlp.include_text);
+  EXPECT_FALSE(config.mlp.include_text);
+  EXPECT_TRUE(SparsityConfig::Mlp{}.include_text);
   EXPECT_EQ(config.step_caching.mode, StepCachingMode::kAdaptive);
   EXPECT_EQ(config.step_caching.threshold, 0.05);
   EXPECT_TRUE(notices.empty());
