@@ -3,6 +3,7 @@
 #include <cuda_bf16.h>
 
 #include "cuda/sm90/attention_pipeline.cuh"
+#include "cuda/sm90/warpgroup.cuh"
 #include "cuda/sm90/wgmma.cuh"
 
 namespace chipmunk::cuda::sm90 {
@@ -19,9 +20,6 @@ struct NoTileHook {
   template <int kValues, class Base>
   __device__ void operator()(const float (&)[kValues], Base) const {}
 };
-
-/// Of the block's warpgroups, the calling thread's; the compiler sees that a warp's lanes agree.
-__device__ inline int warpgroup_index() { return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0); }
 
 /// Brings a warpgroup's rows of q, where its products with the last ones are complete. By all of its threads.
 template <class Shape>

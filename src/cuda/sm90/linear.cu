@@ -12,11 +12,13 @@
 #include "cuda/sm90/linear_epilogue.cuh"
 #include "cuda/sm90/linear_plan.h"
 #include "cuda/sm90/tensor_map.h"
+#include "cuda/sm90/warpgroup.cuh"
 #include "cuda/sm90/wgmma.cuh"
 
 // out = epilogue(x weight^T), for one linear or two of the same depth. The two blocks of a cluster compute a unit: 128
-// rows each, of the same columns, whose weights each brings half of for both. A block has a warp that brings operands
-// and two warpgroups that compute 64 rows each; clusters take unit after place.
+// rows each, of the same columns, whose weights each brings half of for both. A block has a warp that brings operands,
+// two warpgroups that compute 64 rows each, and one that does the rest to their products, and writes them, while they
+// go on; clusters take unit after unit.
 namespace chipmunk::cuda::sm90 {
 namespace linear {
 namespace {
@@ -24,8 +26,16 @@ namespace {
 constexpr int kDepth = 64;  // of a stage
 constexpr int kStages = 4;
 constexpr int kConsumers = 2;  // warpgroups
-constexpr int kThreads = (kConsumers + 1) * 128;
-constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
+constexpr int kComputingWarps = kConsumers * 4;
+/// A warp that brings operands and warps that write are the first warpgroup.
+constexpr int kWriters = 3;
+constexpr int kThreads = (1 + kConsumers) * 128;
+constexpr int kConsumerRegisters = 192, kOtherRegisters = 120;
+// A warpgroup that asks for registers that the block did not start with waits forever.
+static_assert(kConsumers * kConsumerRegisters + kOtherRegisters <= 65536 / kThreads / 8 * 8 * (1 + kConsumers));
+/// Step of a unit in which the second part of the one before it goes to the writers, who have written the first one by
+/// then.
+constexpr int kSecondPartStep = 12;
 
 /// Of one linear.
 struct Problem {
@@ -41,14 +51,16 @@ struct Arguments {
   int steps;               // along the depth
 };
 
-/// Shared memory: stages of x and of weights, a pair of barriers each.
+/// Shared memory: stages of x and of weights; a part of the products of each warp that computes; and a pair of barriers
+/// for each stage, and for the parts of each warpgroup.
 template <int kWidth>
 struct Pipeline {
   static constexpr int kRowsBytes = kBlockRows * kSwizzleRow, kWeightBytes = kWidth * kSwizzleRow;
   static constexpr int kStageBytes = kRowsBytes + kWeightBytes;
   static constexpr int kExchangeOffset = kStages * kStageBytes;
-  static constexpr int kBarriersOffset = kExchangeOffset + kConsumers * 4 * kExchangeBytes;
+  static constexpr int kBarriersOffset = kExchangeOffset + kComputingWarps * Exchange::kBytes;
   static constexpr size_t kSharedBytes = kBarriersOffset + 2 * kStages * 8 + kSwizzlePattern;
+  static_assert(Exchange::kBytes % 16 == 0 && kSharedBytes <= 227 * 1024);
   static_assert(kWidth / kClusterBlocks % 8 == 0);  // a half ends with a whole pattern of the swizzle
 
   uint32_t base;
@@ -58,15 +70,21 @@ struct Pipeline {
   __device__ uint32_t rows(int stage) const { return base + stage * kStageBytes; }
   __device__ uint32_t weights(int stage) const { return rows(stage) + kRowsBytes; }
   /// Of a warp of those that compute.
-  __device__ uint32_t exchange(int warp) const { return base + kExchangeOffset + warp * kExchangeBytes; }
+  __device__ Exchange exchange(int warp) const { return Exchange(base + kExchangeOffset + warp * Exchange::kBytes); }
+  /// When it has put a part there, and when that has been taken.
+  __device__ uint32_t put(int warp) const { return exchange(warp).unused(); }
+  __device__ uint32_t taken(int warp) const { return put(warp) + 8; }
   __device__ uint32_t full(int stage) const { return base + kBarriersOffset + stage * 8; }
   /// Both blocks' warps let a stage go, since both blocks' producers write to it.
   __device__ uint32_t empty(int stage) const { return full(stage) + kStages * 8; }
-
   __device__ void init() const {
     for (int stage = 0; stage < kStages; ++stage) {
       init_barrier(full(stage), 1);
-      init_barrier(empty(stage), kClusterBlocks * kConsumers * 4);
+      init_barrier(empty(stage), kClusterBlocks * kComputingWarps);
+    }
+    for (int warp = 0; warp < kComputingWarps; ++warp) {
+      init_barrier(put(warp), 1);
+      init_barrier(taken(warp), 1);
     }
     fence_barrier_init();
   }
@@ -91,6 +109,7 @@ class Pieces {
     next_ += clusters_;
     return true;
   }
+  __device__ bool is_last() const { return next_ >= a_.pieces; }
 
  private:
   const Arguments& a_;
@@ -139,9 +158,85 @@ __device__ void bring(const Arguments& a, const Pipeline<kWidth>& pipeline) {
   }
 }
 
-template <int kWidth, int kColumns, Kind kKind>
-__device__ void compute_unit(const Arguments& a, const Pipeline<kWidth>& pipeline, const Place& place, int rank,
-                             int warpgroup, Position& at) {
+/// Which rows of a part of a piece a computing warp has. part: its first column.
+template <int kWidth>
+__device__ WrittenRows rows_of(const Arguments& a, const Place& place, int warp, int part) {
+  const EpilogueArguments& e = a.problems[place.problem].epilogue;
+  const int width = place.half < 0 ? kWidth : kWidth / 2;
+  const int row = place.row_unit * kUnitRows + cluster_rank() * kBlockRows + warp * Exchange::kRows;
+  const int column = place.column_unit * kWidth + max(place.half, 0) * width + part;
+  return {place.batch, row, column, e.rows - row, min(e.columns - column, width - part)};
+}
+
+template <int kWidth, Kind kKind>
+__device__ Epilogue<kKind> epilogue_of(const Arguments& a, const Place& place, int warp, int part) {
+  return Epilogue<kKind>(a.problems[place.problem].epilogue, rows_of<kWidth>(a, place, warp, part));
+}
+
+/// A warp's 16 rows of products on their way to those that write, a part at a time. The second part of a unit waits in
+/// registers, rounded, until there is room for it, while the next unit is computed.
+template <int kWidth>
+class Products {
+ public:
+  __device__ Products(const Pipeline<kWidth>& pipeline, int warp)
+      : exchange_(pipeline.exchange(warp)), put_(pipeline.put(warp)), taken_(pipeline.taken(warp)) {}
+
+  __device__ const Exchange& exchange() const { return exchange_; }
+  __device__ bool has_second() const { return has_second_; }
+
+  /// Puts the first part of kColumns columns, as products have them, once there is room, and keeps the second one.
+  template <int kColumns>
+  __device__ void put_first(const float (&sums)[kColumns / 2]) {
+    constexpr int kFirst = kColumns < kPartColumns ? kColumns : kPartColumns, kRest = kColumns - kFirst;
+    wait_for_room();
+    put<kFirst>([&](int pair) { return bf16_pair(sums[2 * pair], sums[2 * pair + 1]); });
+    has_second_ = kRest > 0;
+    if constexpr (kRest > 0) {
+      static_assert(kRest == kSecond);
+#pragma unroll
+      for (int i = 0; i < kRest / 4; ++i) {
+        second_[i] = bf16_pair(sums[kFirst / 2 + 2 * i], sums[kFirst / 2 + 2 * i + 1]);
+      }
+    }
+  }
+  /// Where there is room.
+  __device__ void put_second() {
+    put<kSecond>([&](int pair) { return second_[pair]; });
+    has_second_ = false;
+  }
+  __device__ void wait_for_room() {
+    wait(taken_, parity_ ^ 1);
+    parity_ ^= 1;
+  }
+  /// Has what was put written by those that do nothing else.
+  __device__ void announce() const {
+    if (threadIdx.x % 32 == 0) arrive(put_);
+  }
+
+ private:
+  static constexpr int kSecond = kWidth - kPartColumns;
+
+  /// pairs(i): two columns of the lane's.
+  template <int kColumns, class Pairs>
+  __device__ void put(const Pairs& pairs) {
+    static_assert(kColumns % 16 == 0);
+#pragma unroll
+    for (int block = 0; block < kColumns / 8; block += 2) {
+      const uint32_t words[4] = {pairs(2 * block), pairs(2 * block + 1), pairs(2 * block + 2), pairs(2 * block + 3)};
+      store_matrices(exchange_.matrices(block), words);
+    }
+    __syncwarp();
+  }
+
+  Exchange exchange_;
+  uint32_t put_, taken_, parity_ = 0;
+  uint32_t second_[kSecond / 4];
+  bool has_second_ = false;
+};
+
+template <int kWidth, int kColumns>
+__device__ void compute_unit(const Arguments& a, const Pipeline<kWidth>& pipeline, int consumer, Position& at,
+                             Products<kWidth>& products) {
   using Rows = SharedMatrix<kBlockRows, kDepth>;
   using Weights = SharedMatrix<kColumns, kDepth>;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -151,11 +246,12 @@ __device__ void compute_unit(const Arguments& a, const Pipeline<kWidth>& pipelin
   float sums[kColumns / 2];
 #pragma unroll
   for (int i = 0; i < kColumns / 2; ++i) sums[i] = 0.0f;
+  const int second_step = products.has_second() ? min(kSecondPartStep, a.steps - 1) : -1;
   int last = 0;
 #pragma unroll 1
   for (int step = 0; step < a.steps; ++step) {
     wait(pipeline.full(at.slot), at.parity);
-    const uint64_t rows = Rows{pipeline.rows(at.slot)}.depth_along_rows(warpgroup * 64);
+    const uint64_t rows = Rows{pipeline.rows(at.slot)}.depth_along_rows(consumer * 64);
     const uint64_t weights = Weights{pipeline.weights(at.slot)}.depth_along_rows(0);
     fence_products();
 #pragma unroll
@@ -164,32 +260,68 @@ __device__ void compute_unit(const Arguments& a, const Pipeline<kWidth>& pipelin
                                      weights + Weights::depth_along_rows_step(i), 1);
     }
     commit_products();
+    if (step == second_step) {
+      products.wait_for_room();
+      products.put_second();
+      products.announce();
+    }
     // The step's products run on while those before them are let go.
     wait_products<1>();
     if (step > 0) release(last);
     last = at.slot;
     at.advance();
   }
-  const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) % 128 / 32, 0);
-  Epilogue<kColumns, kKind> epilogue(
-      a.problems[place.problem].epilogue, pipeline.exchange(warpgroup * 4 + warp), place.batch,
-      place.row_unit * kUnitRows + rank * kBlockRows + warpgroup * 64 + warp * WarpExchange<kHeadDim>::kRows,
-      place.column_unit * kWidth + (kColumns == kWidth ? 0 : place.half * kColumns));
   wait_products<0>();
   release(last);
-  epilogue.run(sums);
+  products.template put_first<kColumns>(sums);
 }
 
 template <int kWidth, Kind kKind>
-__device__ void compute(const Arguments& a, const Pipeline<kWidth>& pipeline, int warpgroup) {
-  const int rank = cluster_rank();
+__device__ void compute(const Arguments& a, const Pipeline<kWidth>& pipeline, int consumer) {
+  const int warp = consumer * 4 + warp_of_warpgroup();
   Position at;
+  Products<kWidth> products(pipeline, warp);
   Pieces<kHasHalves<kWidth, kKind>> pieces(a);
   while (pieces.next()) {
     if (pieces.place.half < 0) {
-      compute_unit<kWidth, kWidth, kKind>(a, pipeline, pieces.place, rank, warpgroup, at);
+      compute_unit<kWidth, kWidth>(a, pipeline, consumer, at, products);
     } else if constexpr (kHasHalves<kWidth, kKind>) {
-      compute_unit<kWidth, kWidth / 2, kKind>(a, pipeline, pieces.place, rank, warpgroup, at);
+      compute_unit<kWidth, kWidth / 2>(a, pipeline, consumer, at, products);
+    }
+    if (!pieces.is_last()) products.announce();
+  }
+  // Behind the last piece there is nothing to compute.
+#pragma unroll 1
+  for (int part = 0; part == 0 || products.has_second(); part += kPartColumns) {
+    auto epilogue = epilogue_of<kWidth, kKind>(a, pieces.place, warp, part);
+    if (part > 0) {
+      __syncwarp();
+      products.put_second();
+    }
+    epilogue.write(products.exchange());
+  }
+}
+
+/// By one warp of those that only write: they take turns at what the computing warps announce, all but the last pieces.
+template <int kWidth, Kind kKind>
+__device__ void write(const Arguments& a, const Pipeline<kWidth>& pipeline, int writer) {
+  uint32_t parity = 0;
+  int warp = writer;  // whose part is next
+  Pieces<kHasHalves<kWidth, kKind>> pieces(a);
+  while (pieces.next() && !pieces.is_last()) {
+    const int width = pieces.place.half < 0 ? kWidth : kWidth / 2;
+#pragma unroll 1
+    for (int part = 0; part < width; part += kPartColumns) {
+#pragma unroll 1
+      for (; warp < kComputingWarps; warp += kWriters) {
+        auto epilogue = epilogue_of<kWidth, kKind>(a, pieces.place, warp, part);
+        wait(pipeline.put(warp), parity);
+        epilogue.write(pipeline.exchange(warp));
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) arrive(pipeline.taken(warp));
+      }
+      warp -= kComputingWarps;
+      parity ^= 1;
     }
   }
 }
@@ -211,8 +343,13 @@ __global__ void __cluster_dims__(kClusterBlocks) __launch_bounds__(kThreads, 1)
   wait_for_previous_kernels();
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
-    shrink_registers<kProducerRegisters>();
-    if (threadIdx.x == 0) bring<kWidth, kKind>(a, pipeline);
+    shrink_registers<kOtherRegisters>();
+    const int warp = warp_of_warpgroup();
+    if (warp < kWriters) {
+      write<kWidth, kKind>(a, pipeline, warp);
+    } else if (threadIdx.x % 32 == 0) {
+      bring<kWidth, kKind>(a, pipeline);
+    }
   } else {
     grow_registers<kConsumerRegisters>();
     compute<kWidth, kKind>(a, pipeline, warpgroup - 1);
@@ -241,7 +378,7 @@ bool takes(const LinearParams& p) {
   const bool epilogue = p.activation == Activation::kNone &&
                         (kind == Kind::kHeads || p.gate.data != nullptr || p.residual.data != nullptr);
   const auto is_weight = [](const In& weight) {
-    return weight.data == nullptr || (weight.dtype == DType::kBF16 && is_aligned(weight.data, 2, 4));
+    return weight.data == nullptr || (weight.dtype == DType::kBF16 && is_aligned(weight.data, kElement, kBytes));
   };
   const bool heads = kind != Kind::kHeads ||
                      (p.heads.head_dim == kHeadDim && is_weight(p.heads.q_weight) && is_weight(p.heads.k_weight) &&
@@ -250,10 +387,10 @@ bool takes(const LinearParams& p) {
   return epilogue && heads && p.batch > 0 && p.rows > 0 && p.in_features > 0 && p.in_features % kDepth == 0 &&
          p.out_features > 0 && p.out_features % 8 == 0 && p.batch * p.rows < limit && p.out_features < limit &&
          p.x.dtype == DType::kBF16 && p.weight.dtype == DType::kBF16 &&
-         (p.bias.data == nullptr || (p.bias.dtype == DType::kBF16 && is_aligned(p.bias.data, kElement, 4))) &&
+         (p.bias.data == nullptr || (p.bias.dtype == DType::kBF16 && is_aligned(p.bias.data, kElement, kBytes))) &&
          is_aligned(p.x.data, kElement, kBytes, p.x_row_stride, p.batch == 1 ? 0 : p.x_batch_stride) &&
          is_aligned(p.weight.data, kElement, kBytes, p.weight_row_stride) &&
-         is_aligned(p.gate.data, kElement, 4, p.gate_batch_stride) &&
+         is_aligned(p.gate.data, kElement, kBytes, p.batch == 1 ? 0 : p.gate_batch_stride) &&
          is_aligned(p.residual.data, kElement, kBytes, p.residual_row_stride, p.residual_batch_stride) &&
          is_aligned(p.out.data, kElement, kBytes, p.out_row_stride, p.batch == 1 ? 0 : p.out_batch_stride);
 }

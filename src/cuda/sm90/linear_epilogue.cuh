@@ -2,18 +2,19 @@
 
 #include <type_traits>
 
-#include "cuda/float_types.cuh"
+#include "cuda/packs.cuh"
 #include "cuda/sm90/linear_plan.h"
-#include "cuda/sm90/merged_rows.cuh"
+#include "cuda/sm90/warp_exchange.cuh"
 
-/// What becomes of a linear's sums in a warpgroup's registers until they are in device memory (docs/kernels/linear.md).
-/// Of a warp's 16 rows, a thread has two, 8 apart: sums[4 j + 2 r + i] is row r, column 8 j + 2 (lane % 4) + i of the
-/// unit's. An epilogue is made and asks for its operands while the last products are under way.
+/// What becomes of a linear's products, from shared memory to device memory (docs/kernels/linear.md). Warps that only
+/// write take 16 rows of a part of a unit's columns at a time, a lane chunks of eight columns. An epilogue is made, and
+/// asks for its operands, before the products are there.
 namespace chipmunk::cuda::sm90::linear {
 
 constexpr int kHeadDim = 128;
-/// Where each warp that computes brings a part of its results into the order of memory.
-constexpr int kExchangeBytes = WarpExchange<kHeadDim>::kBytes;
+/// Columns of a part; a head, where there are heads.
+constexpr int kPartColumns = kHeadDim;
+using Exchange = WarpExchange<kPartColumns>;
 
 /// A problem's operands of the epilogue; params.h has their shapes.
 struct EpilogueArguments {
@@ -28,221 +29,184 @@ struct EpilogueArguments {
   const float *cos, *sin;           // or null
   int head_columns;                 // of q, and of k
   float epsilon;
-
-  __device__ RowsFrom<bf16> out_from(int batch, int row, int column) const {
-    return {out + batch * out_batch_stride + row * out_row_stride + column, out_row_stride};
-  }
-  __device__ RowsFrom<const bf16> residual_from(int batch, int row, int column) const {
-    if (residual == nullptr) return {};
-    return {residual + batch * residual_batch_stride + row * residual_row_stride + column, residual_row_stride};
-  }
 };
 
-/// Of a row of columns, what the thread has of a unit: pairs.
-template <int kWidth>
-struct ColumnPairs {
-  static constexpr int kBlocks = kWidth / 8;
-  uint32_t pairs[kBlocks];
+/// What a warp writes: Exchange::kRows rows of a part's columns.
+struct WrittenRows {
+  int batch, first_row, first_column;
+  int rows, columns;  // that exist from there on; may be more than it writes, or none
 
-  /// row: of the unit's first column on, of which `columns` exist; a multiple of 8.
-  __device__ void load(const bf16* row, int columns) {
-    const bf16* mine = row + threadIdx.x % 4 * 2;
-    if (columns >= kWidth) {
+  /// Whether the lane's chunk of a step exists.
+  __device__ bool exists(int step) const { return row_exists(step) && column_exists(step % Exchange::kRowSteps); }
+  __device__ bool row_exists(int step) const { return Exchange::row(step) < rows; }
+  /// Of a row's steps.
+  __device__ bool column_exists(int step) const { return Exchange::column(step) < columns; }
+  __device__ int64_t row(int step) const { return first_row + Exchange::row(step); }
+  __device__ int column(int step) const { return first_column + Exchange::column(step); }
+};
+
+__device__ inline RawPack load_chunk(const bf16* chunk) { return load_raw_pack<true>(chunk, 0, kPack); }
+__device__ inline Pack load_products(const Exchange& exchange, int step) {
+  const uint4 words = load_shared_16(exchange.chunk(step));
+  return unpack({{words.x, words.y, words.z, words.w}});
+}
+
+/// A row of columns, of which a lane has its chunks: the same in all the rows it writes.
+class ColumnChunks {
+ public:
+  /// row: from column 0 on; null for `otherwise` everywhere.
+  __device__ ColumnChunks(const bf16* row, const WrittenRows& to, uint32_t otherwise) {
 #pragma unroll
-      for (int j = 0; j < kBlocks; ++j) pairs[j] = *reinterpret_cast<const uint32_t*>(mine + 8 * j);
-    } else {
-#pragma unroll
-      for (int j = 0; j < kBlocks; ++j) {
-        pairs[j] = 8 * j < columns ? *reinterpret_cast<const uint32_t*>(mine + 8 * j) : 0;
-      }
+    for (int i = 0; i < Exchange::kRowSteps; ++i) {
+      chunks_[i] = row != nullptr && to.column_exists(i) ? load_chunk(row + to.column(i))
+                                                         : RawPack{{otherwise, otherwise, otherwise, otherwise}};
     }
   }
-  __device__ void fill(uint32_t pair) {
-#pragma unroll
-    for (int j = 0; j < kBlocks; ++j) pairs[j] = pair;
-  }
+  __device__ Pack operator[](int step) const { return unpack(chunks_[step % Exchange::kRowSteps]); }
+
+ private:
+  RawPack chunks_[Exchange::kRowSteps];
 };
 
-/// residual + gate (sums + bias).
-template <int kWidth>
+/// residual + gate (products + bias).
 class GatedEpilogue {
  public:
-  __device__ GatedEpilogue(const EpilogueArguments& a, uint32_t exchange, int batch, int first_row, int first_column)
-      : rows_(exchange, a.residual_from(batch, first_row, first_column), a.out_from(batch, first_row, first_column),
-              a.rows - first_row, a.columns - first_column) {
-    constexpr uint32_t kOnes = 0x3f803f80u;  // two of bf16
-    const int columns = a.columns - first_column;
-    rows_.ask();
-    if (a.bias != nullptr) {
-      bias_.load(a.bias + first_column, columns);
-    } else {
-      bias_.fill(0);
-    }
-    if (a.gate != nullptr) {
-      gate_.load(a.gate + batch * a.gate_batch_stride + first_column, columns);
-    } else {
-      gate_.fill(kOnes);
-    }
-  }
-
-  __device__ void run(float (&sums)[kWidth / 2]) const {
-    rows_.merge([&](float2 residual, int at) {
-      const float2 bias = unpack_bf16(bias_.pairs[at / 4]), gate = unpack_bf16(gate_.pairs[at / 4]);
-      return float2{fmaf(sums[at] + bias.x, gate.x, residual.x), fmaf(sums[at + 1] + bias.y, gate.y, residual.y)};
-    });
-  }
-
- private:
-  MergedRows<kWidth, true> rows_;
-  ColumnPairs<kWidth> bias_, gate_;
-};
-
-/// sums + bias; heads of q and k normed, and rotated by the row's angles.
-template <int kWidth>
-class HeadsEpilogue {
- public:
-  __device__ HeadsEpilogue(const EpilogueArguments& a, uint32_t exchange, int batch, int first_row, int first_column)
+  __device__ GatedEpilogue(const EpilogueArguments& a, const WrittenRows& to)
       : a_(a),
-        first_column_(first_column),
-        rows_(exchange, a.out_from(batch, first_row, first_column), a.rows - first_row, a.columns - first_column),
-        rotates_(a.cos != nullptr && first_column < 2 * a.head_columns) {
-    if (rotates_) ask_angles(first_row);
-    if (a.bias != nullptr) {
-      bias_.load(a.bias + first_column, a.columns - first_column);
-    } else {
-      bias_.fill(0);
-    }
-  }
-
-  __device__ void run(float (&sums)[kWidth / 2]) {
-#pragma unroll
-    for (int j = 0; j < kWidth / 8; ++j) {
-      const float2 bias = unpack_bf16(bias_.pairs[j]);
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        sums[4 * j + 2 * r] += bias.x;
-        sums[4 * j + 2 * r + 1] += bias.y;
-      }
-    }
-#pragma unroll
-    for (int head = 0; head < kHeads; ++head) {
-      if (is_normed(head)) norm(sums, head);
-    }
-    if (rotates_) rotate(sums);
-#pragma unroll
-    for (int part = 0; part < kHeads; ++part) {
-      rows_.put(part, [&](int block, uint32_t(&words)[4]) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int at = part * (kHeadDim / 2) + 4 * block + 2 * i;
-          words[i] = pack_bf16(sums[at], sums[at + 1]);
-        }
-      });
-      __syncwarp();
-      rows_.write(part, [](int) {});
-      __syncwarp();
-    }
-  }
-
- private:
-  static constexpr int kHeads = kWidth / kHeadDim, kBlocks = kHeadDim / 8;
-  using Exchange = WarpExchange<kHeadDim>;
-  static_assert(kHeadDim / 2 * sizeof(float) == kHeadDim * sizeof(bf16));  // angles of a row: as long as its head
-
-  __device__ const bf16* norm_weight(int head) const {
-    return first_column_ + head * kHeadDim < a_.head_columns ? a_.q_weight : a_.k_weight;
-  }
-  __device__ bool is_normed(int head) const {
-    return first_column_ + head * kHeadDim < 2 * a_.head_columns && norm_weight(head) != nullptr;
-  }
-
-  __device__ void norm(float (&sums)[kWidth / 2], int head) const {
-    ColumnPairs<kHeadDim> weight;
-    weight.load(norm_weight(head), kHeadDim);
-    float* of_head = sums + head * (kHeadDim / 2);
-    float inverse[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float squares = 0.0f;
-#pragma unroll
-      for (int j = 0; j < kBlocks; ++j) {
-        const float x = of_head[4 * j + 2 * r], y = of_head[4 * j + 2 * r + 1];
-        squares = fmaf(x, x, fmaf(y, y, squares));
-      }
-      squares += __shfl_xor_sync(0xffffffffu, squares, 1);
-      squares += __shfl_xor_sync(0xffffffffu, squares, 2);
-      inverse[r] = rsqrtf(squares * (1.0f / kHeadDim) + a_.epsilon);
-    }
-#pragma unroll
-    for (int j = 0; j < kBlocks; ++j) {
-      const float2 scale = unpack_bf16(weight.pairs[j]);
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        of_head[4 * j + 2 * r] *= inverse[r] * scale.x;
-        of_head[4 * j + 2 * r + 1] *= inverse[r] * scale.y;
-      }
-    }
-  }
-
-  /// The cosines of the warp's rows into the exchange, the sines into registers until those have left it.
-  __device__ void ask_angles(int first_row) {
-    const int64_t first = int64_t{first_row + Exchange::row(0)} * (kHeadDim / 2) + Exchange::column(0) / 2;
-    const int rows = a_.rows - first_row - Exchange::row(0);
+        to_(to),
+        bias_(a.bias, to, 0),
+        gate_(a.gate == nullptr ? nullptr : a.gate + to.batch * a.gate_batch_stride, to, kOnes) {
 #pragma unroll
     for (int i = 0; i < Exchange::kSteps; ++i) {
-      const int64_t at = first + Exchange::row_step(i) * (kHeadDim / 2) + Exchange::column_step(i) / 2;
-      const bool exists = Exchange::row_step(i) < rows;
-      copy_16(rows_.exchange().chunk(i), a_.cos + at, exists);
-      sin_[i] = exists ? *reinterpret_cast<const uint4*>(a_.sin + at) : uint4{};
+      residual_[i] = a.residual != nullptr && to.exists(i)
+                         ? load_chunk(a.residual + to.batch * a.residual_batch_stride +
+                                      to.row(i) * a.residual_row_stride + to.column(i))
+                         : RawPack{};
     }
   }
-  /// What the exchange has of the angles of the lane's row r in a column block.
-  __device__ float angle(int block, int r) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    return __uint_as_float(load_shared(rows_.exchange().word(lane / 4 + 8 * r, lane % 4 + 4 * block)));
-  }
-  __device__ void rotate(float (&sums)[kWidth / 2]) const {
-    wait_copies();
-    __syncwarp();
-    float cos[2][kBlocks];
+
+  __device__ void write(const Exchange& exchange) const {
 #pragma unroll
-    for (int j = 0; j < kBlocks; ++j) {
+    for (int i = 0; i < Exchange::kSteps; ++i) {
+      Pack x = load_products(exchange, i);
+      const Pack bias = bias_[i], gate = gate_[i], residual = unpack(residual_[i]);
 #pragma unroll
-      for (int r = 0; r < 2; ++r) cos[r][j] = angle(j, r);
+      for (int j = 0; j < kPack; ++j)
+        x.values[j] = fmaf(x.values[j] + bias.values[j], gate.values[j], residual.values[j]);
+      if (to_.exists(i)) {
+        store_pack<true>(a_.out + to_.batch * a_.out_batch_stride + to_.row(i) * a_.out_row_stride, to_.column(i),
+                         a_.columns, x);
+      }
     }
-    __syncwarp();
+  }
+
+ private:
+  static constexpr uint32_t kOnes = 0x3f803f80u;  // two of bf16
+
+  const EpilogueArguments& a_;
+  WrittenRows to_;
+  ColumnChunks bias_, gate_;
+  RawPack residual_[Exchange::kSteps];
+};
+
+/// products + bias; a head of q or k normed, and rotated by the row's angles.
+class HeadsEpilogue {
+ public:
+  __device__ HeadsEpilogue(const EpilogueArguments& a, const WrittenRows& to)
+      : a_(a),
+        to_(to),
+        norm_weight_(to.first_column < a.head_columns       ? a.q_weight
+                     : to.first_column < 2 * a.head_columns ? a.k_weight
+                                                            : nullptr),
+        rotates_(a.cos != nullptr && to.first_column < 2 * a.head_columns),
+        bias_(a.bias, to, 0),
+        scale_(norm_weight_ == nullptr ? nullptr : norm_weight_ - to.first_column, to, 0) {
 #pragma unroll
-    for (int i = 0; i < Exchange::kSteps; ++i) store_shared_16(rows_.exchange().chunk(i), sin_[i]);
-    __syncwarp();
+    for (int row = 0; row < kAhead; ++row) ask_angles(row);
+  }
+
+  __device__ void write(const Exchange& exchange) {
 #pragma unroll
-    for (int j = 0; j < kBlocks; ++j) {
+    for (int row = 0; row < kRows; ++row) {
+      Pack x[kChunks];
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const float c = cos[r][j], s = angle(j, r);
+      for (int i = 0; i < kChunks; ++i) {
+        x[i] = load_products(exchange, row * kChunks + i);
+        const Pack bias = bias_[i];
 #pragma unroll
-        for (int head = 0; head < kHeads; ++head) {
-          if (first_column_ + head * kHeadDim >= 2 * a_.head_columns) continue;
-          float& x = sums[head * (kHeadDim / 2) + 4 * j + 2 * r];
-          float& y = sums[head * (kHeadDim / 2) + 4 * j + 2 * r + 1];
-          const float turned = x * c - y * s;
-          y = x * s + y * c;
-          x = turned;
+        for (int j = 0; j < kPack; ++j) x[i].values[j] += bias.values[j];
+      }
+      if (norm_weight_ != nullptr) norm(x);
+      if (rotates_) rotate(x, row);
+      if (row + kAhead < kRows) ask_angles(row + kAhead);
+#pragma unroll
+      for (int i = 0; i < kChunks; ++i) {
+        const int step = row * kChunks + i;
+        if (to_.exists(step)) {
+          store_pack<true>(a_.out + to_.batch * a_.out_batch_stride + to_.row(step) * a_.out_row_stride,
+                           to_.column(step), a_.columns, x[i]);
         }
       }
     }
-    // Before the results come.
-    __syncwarp();
+  }
+
+ private:
+  /// Of a lane: rows, and chunks of each; eight lanes share a row.
+  static constexpr int kChunks = Exchange::kRowSteps, kRows = Exchange::kSteps / kChunks;
+  /// Rows whose angles are asked for ahead.
+  static constexpr int kAhead = 2;
+
+  __device__ void norm(Pack (&x)[kChunks]) const {
+    float squares = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i) {
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) squares = fmaf(x[i].values[j], x[i].values[j], squares);
+    }
+#pragma unroll
+    for (int lanes = 1; lanes < 8; lanes *= 2) squares += __shfl_xor_sync(0xffffffffu, squares, lanes);
+    const float inverse = rsqrtf(squares * (1.0f / kHeadDim) + a_.epsilon);
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i) {
+      const Pack scale = scale_[i];
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) x[i].values[j] *= inverse * scale.values[j];
+    }
+  }
+
+  __device__ void ask_angles(int row) {
+    if (!rotates_ || !to_.row_exists(row * kChunks)) return;
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i) {
+      const int64_t at = to_.row(row * kChunks) * (kHeadDim / 2) + Exchange::column(i) / 2;
+      cos_[row % kAhead][i] = *reinterpret_cast<const float4*>(a_.cos + at);
+      sin_[row % kAhead][i] = *reinterpret_cast<const float4*>(a_.sin + at);
+    }
+  }
+  __device__ void rotate(Pack (&x)[kChunks], int row) const {
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i) {
+      const float4 c = cos_[row % kAhead][i], s = sin_[row % kAhead][i];
+      const float cos[4] = {c.x, c.y, c.z, c.w}, sin[4] = {s.x, s.y, s.z, s.w};
+#pragma unroll
+      for (int pair = 0; pair < 4; ++pair) {
+        float &first = x[i].values[2 * pair], &second = x[i].values[2 * pair + 1];
+        const float turned = first * cos[pair] - second * sin[pair];
+        second = first * sin[pair] + second * cos[pair];
+        first = turned;
+      }
+    }
   }
 
   const EpilogueArguments& a_;
-  int first_column_;
-  ResultRows<kWidth, true> rows_;
+  WrittenRows to_;
+  const bf16* norm_weight_;
   bool rotates_;
-  ColumnPairs<kWidth> bias_;
-  uint4 sin_[Exchange::kSteps];
+  ColumnChunks bias_, scale_;
+  float4 cos_[kAhead][kChunks], sin_[kAhead][kChunks];
 };
 
-template <int kWidth, Kind kKind>
-using Epilogue = std::conditional_t<kKind == Kind::kHeads, HeadsEpilogue<kWidth>, GatedEpilogue<kWidth>>;
+template <Kind kKind>
+using Epilogue = std::conditional_t<kKind == Kind::kHeads, HeadsEpilogue, GatedEpilogue>;
 
 }  // namespace chipmunk::cuda::sm90::linear

@@ -26,6 +26,9 @@ class WarpExchange {
   /// Where two columns lie; for what is there in words.
   __device__ uint32_t word(int row, int pair) const { return address_ + row * kPitch + pair * 4; }
 
+  /// 16 bytes between the first two rows, for what else goes with an exchange.
+  __device__ uint32_t unused() const { return address_ + kColumns * 2; }
+
   /// Of the lane's chunk in a step: row, first column, and where it lies.
   __device__ static int row(int step) { return row_step(step) + lane() / 8; }
   __device__ static int column(int step) { return column_step(step) + lane() % 8 * 8; }
