@@ -71,6 +71,9 @@ struct LinearParams {
   int64_t gate_batch_stride;
   int64_t residual_batch_stride, residual_row_stride;
   int64_t out_batch_stride, out_row_stride;
+  // Where Backend::takes_dense_tokens says so, tokens may lie side by side in place of channels: the row stride is 1
+  // then, and this another.
+  int64_t x_column_stride = 1, out_column_stride = 1;
   Activation activation = Activation::kNone;
   HeadEpilogue heads;  // excludes activation, gate and residual
   // [N] or null. Given, the weight is kF8E4M3, its row n times weight_scale[n], and the rows of x are quantised as

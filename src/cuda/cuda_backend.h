@@ -19,6 +19,7 @@ class CudaBackend : public Backend {
   void linear(const Context& context, const LinearParams& params) override;
   void require_fp8_linears() const override;
   void linear_pair(const Context& context, const LinearPairParams& params) override;
+  bool takes_dense_tokens(const LinearParams* calls, int count) const override;
   void quantize_rows(const Context& context, const QuantizeRowsParams& params) override;
   void dequantize_rows(const Context& context, const DequantizeRowsParams& params) override;
   void attention(const Context& context, const AttentionParams& params) override;

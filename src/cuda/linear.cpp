@@ -1,5 +1,7 @@
 #include "cuda/sm90/linear.h"
 
+#include <algorithm>
+
 #include "cuda/cuda_backend.h"
 #include "cuda/launch.h"
 #include "cuda/linear_epilogue.h"
@@ -33,6 +35,11 @@ void bind_weight(const Context& context, Backend& backend, const LinearParams& p
   problem->b_row_stride = params.in_features;
 }
 
+/// Whether cuBLASLt takes an x of which tokens lie side by side.
+bool takes_dense_tokens_of_x(const LinearParams& p) {
+  return p.out_column_stride == 1 && p.weight_scale == nullptr && p.heads.heads == 0 && !is_few_rows(p);
+}
+
 }  // namespace
 
 void CudaBackend::linear(const Context& context, const LinearParams& params) {
@@ -53,6 +60,10 @@ void CudaBackend::linear_pair(const Context& context, const LinearPairParams& pa
   linear(context, params.second);
 }
 
+bool CudaBackend::takes_dense_tokens(const LinearParams* calls, int count) const {
+  return std::all_of(calls, calls + count, takes_dense_tokens_of_x) || sm90::prefers_own_linear(device_, calls, count);
+}
+
 void CudaBackend::multiply(const Context& context, const LinearParams& params) {
   if (params.weight_scale != nullptr) return multiply_fp8(context, params);
   const cudaStream_t stream = compute_stream(context);
@@ -71,7 +82,8 @@ void CudaBackend::multiply(const Context& context, const LinearParams& params) {
   problem.columns = params.out_features;
   problem.depth = params.in_features;
   problem.a = params.x.data;
-  problem.a_row_stride = params.x_row_stride;
+  problem.a_is_depth_major = params.x_column_stride != 1;
+  problem.a_row_stride = problem.a_is_depth_major ? params.x_column_stride : params.x_row_stride;
   problem.a_batch_stride = params.x_batch_stride;
   problem.bias = fused_bias ? params.bias.data : nullptr;
   if (fused) {
@@ -85,7 +97,8 @@ void CudaBackend::multiply(const Context& context, const LinearParams& params) {
     problem.out_row_stride = params.out_features;
     problem.out_batch_stride = params.rows * params.out_features;
   }
-  const bool one_batch = rows_continue(params.batch, params.rows, problem.a_batch_stride, problem.a_row_stride) &&
+  const bool one_batch = !problem.a_is_depth_major &&
+                         rows_continue(params.batch, params.rows, problem.a_batch_stride, problem.a_row_stride) &&
                          rows_continue(params.batch, params.rows, problem.out_batch_stride, problem.out_row_stride);
   problem.batch = one_batch ? 1 : params.batch;
   problem.rows = one_batch ? params.batch * params.rows : params.rows;

@@ -83,7 +83,7 @@ class Description {
   explicit Description(const MatmulProblem& problem) {
     check(cublasLtMatmulDescCreate(&description_, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
     set(CUBLASLT_MATMUL_DESC_TRANSA, problem.b_is_depth_major ? CUBLAS_OP_N : CUBLAS_OP_T);
-    set(CUBLASLT_MATMUL_DESC_TRANSB, CUBLAS_OP_N);
+    set(CUBLASLT_MATMUL_DESC_TRANSB, problem.a_is_depth_major ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, native_epilogue(problem));
     if (problem.bias != nullptr) {
       set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_16BF);
@@ -146,7 +146,8 @@ struct NativeProblem {
       : description(p),
         a(p.operand_dtype, p.b_is_depth_major ? p.depth : p.columns, p.b_is_depth_major ? p.columns : p.depth,
           p.b_row_stride, p.batch, p.b_batch_stride),
-        b(p.operand_dtype, p.rows, p.depth, p.a_row_stride, p.batch, p.a_batch_stride),
+        b(p.operand_dtype, p.a_is_depth_major ? p.depth : p.rows, p.a_is_depth_major ? p.rows : p.depth, p.a_row_stride,
+          p.batch, p.a_batch_stride),
         c(p.out_dtype, p.rows, p.columns, p.addend != nullptr ? p.addend_row_stride : p.out_row_stride, p.batch,
           p.addend != nullptr ? p.addend_batch_stride : p.out_batch_stride),
         d(p.out_dtype, p.rows, p.columns, p.out_row_stride, p.batch, p.out_batch_stride) {}
@@ -219,7 +220,7 @@ cublasLtHandle_t Matmul::handle() {
 
 bool Matmul::takes_fp8(const DeviceProperties& device, const MatmulProblem& p) {
   constexpr int64_t kMultiple = 16;
-  return kHasRowScales && device.major == kHopperMajor && p.batch == 1 && !p.b_is_depth_major &&
+  return kHasRowScales && device.major == kHopperMajor && p.batch == 1 && !p.a_is_depth_major && !p.b_is_depth_major &&
          p.depth % kMultiple == 0 && p.columns % kMultiple == 0 && a_alignment(p) >= kMultiple &&
          b_alignment(p) >= kMultiple && is_aligned(p.a_scales, 1, kMultiple) && is_aligned(p.b_scales, 1, kMultiple) &&
          out_alignment(p) >= kMultiple && addend_alignment(p) >= kMultiple;
@@ -238,6 +239,7 @@ Matmul::Key Matmul::key_of(const MatmulProblem& p) {
           p.a_row_stride,
           p.b_batch_stride,
           p.b_row_stride,
+          p.a_is_depth_major ? 1 : 0,
           p.b_is_depth_major ? 1 : 0,
           static_cast<int64_t>(p.operand_dtype),
           static_cast<int64_t>(p.out_dtype),

@@ -17,11 +17,11 @@ namespace chipmunk::cuda {
 /// activation excludes an addend.
 struct MatmulProblem {
   int64_t batch = 1, rows = 0, columns = 0, depth = 0;
-  const void* a = nullptr;  // [batch, rows, depth], strides a_batch_stride, a_row_stride
+  const void* a = nullptr;  // [batch, rows, depth], or [batch, depth, rows] where a_is_depth_major
   const void* b = nullptr;  // [batch, columns, depth], or [batch, depth, columns] where b_is_depth_major
   int64_t a_batch_stride = 0, a_row_stride = 0;
   int64_t b_batch_stride = 0, b_row_stride = 0;
-  bool b_is_depth_major = false;
+  bool a_is_depth_major = false, b_is_depth_major = false;
   DType operand_dtype = DType::kBF16;  // of a and b; or kF8E4M3 with a_scales and b_scales, see takes_fp8
   const float* a_scales = nullptr;     // [rows]: each factor of a row of a
   const float* b_scales = nullptr;     // [columns]
@@ -57,7 +57,7 @@ class Matmul {
   std::function<void()> fastest(const Context& context, const MatmulProblem& problem);
 
  private:
-  using Key = std::array<int64_t, 20>;
+  using Key = std::array<int64_t, 21>;
   static Key key_of(const MatmulProblem& problem);
   cublasLtHandle_t handle();
 

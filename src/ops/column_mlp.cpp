@@ -135,6 +135,7 @@ Tensor block_mean_linear(const Context& context, const Tensor& x, int64_t block_
 
 void block_mean_linear_into(const Context& context, const Tensor& x, int64_t block_rows, const Linear& layer,
                             const Tensor& out) {
+  check_inner_dense(out, "block_mean_linear: out");
   Tensor means;
   BlockMeanLinearParams params{block_mean_params(context, x, block_rows, &means), {}};
   params.linear = linear_params(context, means, layer, out, {});

@@ -1,5 +1,6 @@
 #include "ops/linear.h"
 
+#include <algorithm>
 #include <string>
 
 #include "backend.h"
@@ -32,6 +33,41 @@ HeadEpilogue head_epilogue(const Context& context, const LinearEpilogue& epilogu
           heads.norm_rope.epsilon};
 }
 
+/// Of rows: 1, or another where it is tokens that lie side by side.
+int64_t column_stride(const Tensor& rows, const char* what) {
+  if (rows.stride(2) == 1 || rows.dim(2) <= 1) return 1;
+  if (rows.stride(1) != 1) check_inner_dense(rows, what);
+  return rows.stride(2);
+}
+
+bool has_dense_tokens(const LinearParams& params) {
+  return params.x_column_stride != 1 || params.out_column_stride != 1;
+}
+
+LinearParams params_of(const Context& context, const LinearCall& call) {
+  return linear_params(context, call.x, call.layer, call.out, call.epilogue);
+}
+
+std::vector<LinearParams> params_of(const Context& context, const std::vector<LinearCall>& calls) {
+  std::vector<LinearParams> params;
+  for (const LinearCall& call : calls) params.push_back(params_of(context, call));
+  return params;
+}
+
+bool takes(const Context& context, const std::vector<LinearParams>& params) {
+  return std::none_of(params.begin(), params.end(), has_dense_tokens) ||
+         context.backend().takes_dense_tokens(params.data(), static_cast<int>(params.size()));
+}
+
+void check_taken(const Context& context, const std::vector<LinearParams>& params) {
+  if (takes(context, params)) return;
+  const bool is_x =
+      std::any_of(params.begin(), params.end(), [](const LinearParams& p) { return p.x_column_stride != 1; });
+  throw Error(ErrorCode::kUnsupported,
+              "expected a dense innermost dimension, found dense tokens, which this device does not take here",
+              is_x ? "linear: x" : "linear: out");
+}
+
 }  // namespace
 
 LinearParams linear_params(const Context& context, const Tensor& x, const Linear& layer, const Tensor& out_tensor,
@@ -58,9 +94,7 @@ LinearParams linear_params(const Context& context, const Tensor& x, const Linear
   check_activation(context, x, "linear: x");
   check_activation(context, out_tensor, "linear: out");
   check_floating(layer.weight, "linear: weight");
-  check_inner_dense(x, "linear: x");
   check_inner_dense(layer.weight, "linear: weight");
-  check_inner_dense(out_tensor, "linear: out");
   if (layer.bias) {
     check_floating(layer.bias, "linear: bias");
     check_dense(layer.bias, "linear: bias");
@@ -93,6 +127,8 @@ LinearParams linear_params(const Context& context, const Tensor& x, const Linear
   params.residual_row_stride = residual ? residual.stride(1) : 0;
   params.out_batch_stride = result.stride(0);
   params.out_row_stride = result.stride(1);
+  params.x_column_stride = column_stride(rows, "linear: x");
+  params.out_column_stride = column_stride(result, "linear: out");
   params.activation = epilogue.activation;
   params.weight_scale = static_cast<const float*>(layer.scale.data());
   params.heads = head_epilogue(context, epilogue, params.rows, out_features);
@@ -101,12 +137,19 @@ LinearParams linear_params(const Context& context, const Tensor& x, const Linear
 
 void linear_into(const Context& context, const Tensor& x, const Linear& layer, const Tensor& out,
                  const LinearEpilogue& epilogue) {
-  context.backend().linear(context, linear_params(context, x, layer, out, epilogue));
+  const LinearParams params = linear_params(context, x, layer, out, epilogue);
+  check_taken(context, {params});
+  context.backend().linear(context, params);
 }
 
 void linear_pair_into(const Context& context, const LinearCall& first, const LinearCall& second) {
-  context.backend().linear_pair(context, {linear_params(context, first.x, first.layer, first.out, first.epilogue),
-                                          linear_params(context, second.x, second.layer, second.out, second.epilogue)});
+  const LinearPairParams params{params_of(context, first), params_of(context, second)};
+  check_taken(context, {params.first, params.second});
+  context.backend().linear_pair(context, params);
+}
+
+bool takes_dense_tokens(const Context& context, const std::vector<LinearCall>& calls) {
+  return takes(context, params_of(context, calls));
 }
 
 Tensor linear(const Context& context, const Tensor& x, const Linear& layer, const LinearEpilogue& epilogue) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "core/context.h"
 #include "ops/qk_norm_rope.h"
 #include "params.h"
@@ -36,7 +38,8 @@ struct LinearEpilogue {
 };
 
 /// x: [T, K] or [B, T, K] in the dtype of activations; out: the same with out_features in place of K.
-/// Rows and batches may be strided. Throws kShapeMismatch.
+/// Rows and batches may be strided; of rank 3, tokens may lie side by side in place of channels where
+/// takes_dense_tokens says so. Throws kShapeMismatch, kInvalidArgument.
 void linear_into(const Context& context, const Tensor& x, const Linear& layer, const Tensor& out,
                  const LinearEpilogue& epilogue = {});
 /// The same into new memory.
@@ -50,6 +53,9 @@ struct LinearCall {
 };
 /// Two calls of linear_into of which neither writes what the other reads: a GPU may compute them together.
 void linear_pair_into(const Context& context, const LinearCall& first, const LinearCall& second);
+
+/// Whether the device computes a linear, or a pair, of which tokens lie side by side in x or in out.
+bool takes_dense_tokens(const Context& context, const std::vector<LinearCall>& calls);
 
 }  // namespace ops
 }  // namespace chipmunk

@@ -46,8 +46,8 @@ Tensor mean_pre_activations(const Context& context, const Tensor& x, const MlpPa
 }
 
 /// out = layer(x), with each part's own layer.
-void linear_of_parts(const Context& context, const Tensor& x, const MlpParts& parts, Linear MlpWeights::* layer,
-                     Activation activation, const Tensor& out) {
+std::vector<ops::LinearCall> linear_of_parts(const Tensor& x, const MlpParts& parts, Linear MlpWeights::* layer,
+                                             Activation activation, const Tensor& out) {
   std::vector<ops::LinearCall> calls;
   int64_t row = 0;
   for (const MlpPart& part : parts) {
@@ -55,6 +55,10 @@ void linear_of_parts(const Context& context, const Tensor& x, const MlpParts& pa
     calls.push_back({x.slice(1, row, end), part.weights.*layer, out.slice(1, row, end), {activation, {}, {}}});
     row = end;
   }
+  return calls;
+}
+
+void run(const Context& context, const std::vector<ops::LinearCall>& calls) {
   if (calls.size() == 2) return ops::linear_pair_into(context, calls[0], calls[1]);
   ops::linear_into(context, calls[0].x, calls[0].layer, calls[0].out, calls[0].epilogue);
 }
@@ -90,26 +94,23 @@ SparseMlpState::SparseMlpState(std::shared_ptr<const SparseMlpPlan> plan, int br
 
 void SparseMlpState::full(const Context& context, const Tensor& x, const MlpParts& parts) {
   const MlpWeights& weights = parts.front().weights;
-  const auto first_layer = [&](const Tensor& out) {
-    linear_of_parts(context, x, parts, &MlpWeights::first, weights.activation, out);
-  };
-  const auto second_layer = [&](const Tensor& activations) {
-    linear_of_parts(context, activations, parts, &MlpWeights::second, Activation::kNone, output_);
-  };
   const int64_t batch = x.dim(0), tokens = x.dim(1), num_features = weights.first.out_features();
   if (activations_.empty()) {
     activations_ = ops::empty_activations(context, batch, tokens, num_features);
     output_ = context.empty({batch, tokens, weights.second.out_features()});
   }
-  if (activations_.is_contiguous()) {
-    first_layer(activations_);
-    second_layer(activations_);
-  } else {
-    const Tensor activations = context.empty({batch, tokens, num_features});
-    first_layer(activations);
-    second_layer(activations);
-    ops::copy_into(context, activations, activations_);
-  }
+  const auto first_layer = [&](const Tensor& activations) {
+    return linear_of_parts(x, parts, &MlpWeights::first, weights.activation, activations);
+  };
+  const auto second_layer = [&](const Tensor& activations) {
+    return linear_of_parts(activations, parts, &MlpWeights::second, Activation::kNone, output_);
+  };
+  const bool takes_activations = ops::takes_dense_tokens(context, first_layer(activations_)) &&
+                                 ops::takes_dense_tokens(context, second_layer(activations_));
+  const Tensor activations = takes_activations ? activations_ : context.empty({batch, tokens, num_features});
+  run(context, first_layer(activations));
+  run(context, second_layer(activations));
+  if (!takes_activations) ops::copy_into(context, activations, activations_);
   means_ = ops::to_dense(context, mean_pre_activations(context, x, parts, plan_->mean_rows), DType::kF32);
 }
 

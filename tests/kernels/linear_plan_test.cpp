@@ -58,7 +58,7 @@ TEST(LinearPlan, EveryPieceLiesSomewhereElseAndTogetherTheyAreEverything) {
   for (const auto& sizes : cases) {
     const int count = sizes[1].batch > 0 ? 2 : 1;
     for (const int multiprocessors : {2, 78, 114, 132}) {
-      for (const Kind kind : {Kind::kGated, Kind::kHeads}) {
+      for (const Kind kind : {Kind::kGated, Kind::kHeads, Kind::kAcross}) {
         const Plan planned = plan(sizes, count, multiprocessors, kind);
         UnitGrid grids[kMaxProblems] = {};
         int ends[kMaxProblems], units = 0;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "backend.h"
+#include "chipmunk/error.h"
 #include "support/op_test.h"
 
 namespace chipmunk::test {
@@ -283,6 +285,7 @@ CHIPMUNK_INSTANTIATE(LinearHeadsTest,
 struct PairCase : NamedCase {
   int64_t batch, rows, second_rows, in_features, out_features, second_out_features;
   bool gate, residual;
+  Activation activation = Activation::kNone;
 };
 
 class LinearPairTest : public OpCaseTest<PairCase> {};
@@ -299,15 +302,15 @@ TEST_P(LinearPairTest, MatchesReference) {
       call.out = random({c.batch, rows, columns});
       if (c.gate) call.epilogue.gate = random({c.batch, columns});
       if (c.residual) call.epilogue.residual = call.out;
+      call.epilogue.activation = c.activation;
       return call;
     };
     const ops::LinearCall calls[] = {make_call(c.rows, c.out_features),
                                      make_call(c.second_rows, c.second_out_features)};
     Reference expected[2];
     for (int i = 0; i < 2; ++i) {
-      expected[i] =
-          reference_linear({read(calls[i].x), read(calls[i].layer.weight), read(calls[i].layer.bias),
-                            read(calls[i].epilogue.gate), read(calls[i].epilogue.residual), Activation::kNone});
+      expected[i] = reference_linear({read(calls[i].x), read(calls[i].layer.weight), read(calls[i].layer.bias),
+                                      read(calls[i].epilogue.gate), read(calls[i].epilogue.residual), c.activation});
     }
     ops::linear_pair_into(context(), calls[0], calls[1]);
     for (int i = 0; i < 2; ++i) {
@@ -316,13 +319,88 @@ TEST_P(LinearPairTest, MatchesReference) {
   }
 }
 
-CHIPMUNK_INSTANTIATE(LinearPairTest,
-                     ::testing::Values(PairCase{"gated_residual", 1, 300, 260, 192, 416, 416, true, true},
-                                       PairCase{"residual", 2, 257, 129, 64, 208, 208, false, true},
-                                       PairCase{"gate", 1, 256, 1, 128, 256, 256, true, false},
-                                       PairCase{"nothing", 1, 100, 50, 64, 72, 80, false, false},
-                                       PairCase{"columns_differ", 1, 256, 512, 64, 624, 1000, true, true},
-                                       PairCase{"odd", 3, 33, 7, 40, 50, 31, true, true}));
+CHIPMUNK_INSTANTIATE(
+    LinearPairTest,
+    ::testing::Values(PairCase{"gated_residual", 1, 300, 260, 192, 416, 416, true, true},
+                      PairCase{"residual", 2, 257, 129, 64, 208, 208, false, true},
+                      PairCase{"gate", 1, 256, 1, 128, 256, 256, true, false},
+                      PairCase{"nothing", 1, 100, 50, 64, 72, 80, false, false},
+                      PairCase{"columns_differ", 1, 256, 512, 64, 624, 1000, true, true},
+                      PairCase{"gelu", 1, 300, 260, 192, 416, 416, false, false, Activation::kGeluTanh},
+                      PairCase{"gelu_batched", 2, 257, 129, 64, 264, 640, false, false, Activation::kGeluTanh},
+                      PairCase{"odd", 3, 33, 7, 40, 50, 31, true, true}));
+
+struct DenseTokensCase : NamedCase {
+  int64_t rows, second_rows, in_features, out_features;  // second_rows: 0 for one linear
+  bool bias = true;
+  bool any_rows = true;  // whether the device takes them in out
+};
+
+class LinearDenseTokensTest : public OpCaseTest<DenseTokensCase> {
+ protected:
+  /// [1, rows, columns], tokens side by side.
+  Tensor dense_tokens(int64_t rows, int64_t columns) {
+    return random({1, columns, (rows + 7) / 8 * 8}).permute({0, 2, 1}).slice(1, 0, rows);
+  }
+
+  void expect_right(const ops::LinearCall& call) {
+    const Reference expected = reference_linear(
+        {read(call.x), read(call.layer.weight), read(call.layer.bias), {}, {}, call.epilogue.activation});
+    expect_close(read(call.out), expected, 4.0 + std::sqrt(static_cast<double>(call.layer.in_features())));
+  }
+
+  /// Right where the device takes them, refused where not.
+  void run(const std::vector<ops::LinearCall>& calls, bool is_taken) {
+    ASSERT_EQ(ops::takes_dense_tokens(context(), calls), is_taken);
+    const auto compute = [&] {
+      if (calls.size() == 2) return ops::linear_pair_into(context(), calls[0], calls[1]);
+      ops::linear_into(context(), calls[0].x, calls[0].layer, calls[0].out, calls[0].epilogue);
+    };
+    if (!is_taken) {
+      EXPECT_THROW(compute(), Error);
+      return;
+    }
+    compute();
+    for (const ops::LinearCall& call : calls) expect_right(call);
+  }
+
+  std::vector<ops::LinearCall> make_calls(bool in_out) {
+    const DenseTokensCase& c = test_case();
+    std::vector<ops::LinearCall> calls;
+    for (const int64_t rows : {c.rows, c.second_rows}) {
+      if (rows == 0) continue;
+      ops::LinearCall call;
+      call.x = in_out ? random({1, rows, c.in_features}) : dense_tokens(rows, c.in_features);
+      call.layer = {random({c.out_features, c.in_features}, DType::kBF16, 0.5f), {}};
+      if (c.bias) call.layer.bias = random({c.out_features}, DType::kBF16);
+      call.out = in_out ? dense_tokens(rows, c.out_features) : random({1, rows, c.out_features});
+      if (in_out) call.epilogue.activation = Activation::kGeluTanh;
+      calls.push_back(std::move(call));
+    }
+    return calls;
+  }
+};
+
+TEST_P(LinearDenseTokensTest, InOut) {
+  for (const int multiprocessors : {0, 2}) {
+    CHIPMUNK_OPEN_OR_SKIP(device_name());
+    if (device_name() != "cpu") open(device_name(), 2, multiprocessors);
+    const std::vector<ops::LinearCall> calls = make_calls(true);
+    // All multiprocessors are too many for so little.
+    run(calls, context().backend().wants_dense_tokens() && multiprocessors == 2 && test_case().any_rows);
+  }
+}
+
+TEST_P(LinearDenseTokensTest, InX) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  run(make_calls(false), device_name() != "cpu");
+}
+
+CHIPMUNK_INSTANTIATE(LinearDenseTokensTest,
+                     ::testing::Values(DenseTokensCase{"one", 264, 0, 192, 512},
+                                       DenseTokensCase{"two", 512, 72, 128, 520, true},
+                                       DenseTokensCase{"no_bias", 256, 248, 64, 256, false},
+                                       DenseTokensCase{"any_rows", 250, 0, 64, 256, true, false}));
 
 }  // namespace
 }  // namespace chipmunk::test

@@ -362,21 +362,53 @@ using Kernel = void (*)(Arguments);
 
 template <int kWidth>
 Kernel kernel_of(Kind kind) {
-  switch (kind) {
-    case Kind::kGated: return linear_sm90_kernel<kWidth, Kind::kGated>;
-    case Kind::kHeads:
-      if constexpr (kWidth % kHeadDim == 0) return linear_sm90_kernel<kWidth, Kind::kHeads>;
+  if constexpr (kWidth == kWidths[0]) {
+    switch (kind) {
+      case Kind::kHeads: return linear_sm90_kernel<kWidth, Kind::kHeads>;
+      case Kind::kActivated: return linear_sm90_kernel<kWidth, Kind::kActivated>;
+      case Kind::kAcross: return linear_sm90_kernel<kWidth, Kind::kAcross>;
+      case Kind::kGated: break;
+    }
   }
-  return nullptr;
+  return linear_sm90_kernel<kWidth, Kind::kGated>;
 }
 
-Kind kind_of(const LinearParams& p) { return p.heads.heads > 0 ? Kind::kHeads : Kind::kGated; }
+Kind kind_of(const LinearParams& p) {
+  if (p.heads.heads > 0) return Kind::kHeads;
+  if (p.activation == Activation::kNone) return Kind::kGated;
+  return p.out_column_stride == 1 ? Kind::kActivated : Kind::kAcross;
+}
 
-bool takes(const LinearParams& p) {
+/// The same product with rows and columns exchanged: of one sample. A bias is one of rows then.
+LinearParams exchanged(const LinearParams& p) {
+  LinearParams across = p;
+  across.x = p.weight;
+  across.weight = p.x;
+  across.rows = p.out_features;
+  across.out_features = p.rows;
+  across.x_row_stride = p.weight_row_stride;
+  across.weight_row_stride = p.x_row_stride;
+  across.out_row_stride = p.out_column_stride;
+  across.out_column_stride = 1;
+  return across;
+}
+/// As the kernel sees it.
+LinearParams seen(const LinearParams& p) { return kind_of(p) == Kind::kAcross ? exchanged(p) : p; }
+
+/// Whether the kernel of its kind computes it.
+bool takes(const LinearParams& params) {
   constexpr size_t kElement = 2, kBytes = 16;
-  const Kind kind = kind_of(p);
-  const bool epilogue = p.activation == Activation::kNone &&
-                        (kind == Kind::kHeads || p.gate.data != nullptr || p.residual.data != nullptr);
+  const Kind kind = kind_of(params);
+  const LinearParams p = seen(params);
+  bool epilogue = false;
+  switch (kind) {
+    case Kind::kGated: epilogue = p.gate.data != nullptr || p.residual.data != nullptr; break;
+    case Kind::kHeads: epilogue = true; break;
+    case Kind::kAcross: epilogue = p.batch == 1; [[fallthrough]];
+    case Kind::kActivated:
+      epilogue = (kind == Kind::kActivated || epilogue) && p.activation == Activation::kGeluTanh &&
+                 p.gate.data == nullptr && p.residual.data == nullptr;
+  }
   const auto is_weight = [](const In& weight) {
     return weight.data == nullptr || (weight.dtype == DType::kBF16 && is_aligned(weight.data, kElement, kBytes));
   };
@@ -384,10 +416,10 @@ bool takes(const LinearParams& p) {
                      (p.heads.head_dim == kHeadDim && is_weight(p.heads.q_weight) && is_weight(p.heads.k_weight) &&
                       is_aligned(p.heads.cos, 4, kBytes) && is_aligned(p.heads.sin, 4, kBytes));
   const int64_t limit = int64_t{1} << 31;
-  return epilogue && heads && p.batch > 0 && p.rows > 0 && p.in_features > 0 && p.in_features % kDepth == 0 &&
-         p.out_features > 0 && p.out_features % 8 == 0 && p.batch * p.rows < limit && p.out_features < limit &&
-         p.x.dtype == DType::kBF16 && p.weight.dtype == DType::kBF16 &&
-         (p.bias.data == nullptr || (p.bias.dtype == DType::kBF16 && is_aligned(p.bias.data, kElement, kBytes))) &&
+  return epilogue && heads && p.x_column_stride == 1 && p.out_column_stride == 1 && p.weight_scale == nullptr &&
+         p.batch > 0 && p.rows > 0 && p.in_features > 0 && p.in_features % kDepth == 0 && p.out_features > 0 &&
+         p.out_features % 8 == 0 && p.batch * p.rows < limit && p.out_features < limit && p.x.dtype == DType::kBF16 &&
+         p.weight.dtype == DType::kBF16 && is_weight(p.bias) &&
          is_aligned(p.x.data, kElement, kBytes, p.x_row_stride, p.batch == 1 ? 0 : p.x_batch_stride) &&
          is_aligned(p.weight.data, kElement, kBytes, p.weight_row_stride) &&
          is_aligned(p.gate.data, kElement, kBytes, p.batch == 1 ? 0 : p.gate_batch_stride) &&
@@ -395,7 +427,8 @@ bool takes(const LinearParams& p) {
          is_aligned(p.out.data, kElement, kBytes, p.out_row_stride, p.batch == 1 ? 0 : p.out_batch_stride);
 }
 
-Problem make_problem(const LinearParams& p, int width, bool halves) {
+Problem make_problem(const LinearParams& params, int width, bool halves) {
+  const LinearParams p = seen(params);
   Problem problem{};
   problem.x = make_head_map(p.x.data, {p.x_batch_stride, p.x_row_stride, p.x_row_stride}, p.batch, p.rows, 1,
                             p.in_features, kBlockRows);
@@ -432,8 +465,8 @@ Problem make_problem(const LinearParams& p, int width, bool halves) {
 std::array<Sizes, kMaxProblems> sizes_of(const LinearParams* problems, int count) {
   std::array<Sizes, kMaxProblems> sizes{};
   for (int i = 0; i < count; ++i) {
-    sizes[static_cast<size_t>(i)] = {problems[i].batch, problems[i].rows, problems[i].out_features,
-                                     problems[i].in_features};
+    const LinearParams p = seen(problems[i]);
+    sizes[static_cast<size_t>(i)] = {p.batch, p.rows, p.out_features, p.in_features};
   }
   return sizes;
 }

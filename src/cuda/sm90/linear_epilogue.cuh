@@ -206,7 +206,50 @@ class HeadsEpilogue {
   float4 cos_[kAhead][kChunks], sin_[kAhead][kChunks];
 };
 
+/// GELU(products + bias). kAcross: a bias for each row.
+template <bool kAcross>
+class ActivatedEpilogue {
+ public:
+  __device__ ActivatedEpilogue(const EpilogueArguments& a, const WrittenRows& to)
+      : a_(a), to_(to), bias_(kAcross ? nullptr : a.bias, to, 0) {
+    if constexpr (kAcross) {
+#pragma unroll
+      for (int row = 0; row < kRows; ++row) {
+        const int step = row * Exchange::kRowSteps;
+        row_bias_[row] = a.bias != nullptr && to.row_exists(step) ? to_float(a.bias[to.row(step)]) : 0.0f;
+      }
+    }
+  }
+
+  __device__ void write(const Exchange& exchange) const {
+#pragma unroll
+    for (int i = 0; i < Exchange::kSteps; ++i) {
+      Pack x = load_products(exchange, i);
+      const Pack bias = bias_[i];
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) {
+        const float of_value = kAcross ? row_bias_[i / Exchange::kRowSteps] : bias.values[j];
+        x.values[j] = activate<Activation::kGeluTanh>(x.values[j] + of_value);
+      }
+      if (to_.exists(i)) {
+        store_pack<true>(a_.out + to_.batch * a_.out_batch_stride + to_.row(i) * a_.out_row_stride, to_.column(i),
+                         a_.columns, x);
+      }
+    }
+  }
+
+ private:
+  static constexpr int kRows = Exchange::kSteps / Exchange::kRowSteps;
+
+  const EpilogueArguments& a_;
+  WrittenRows to_;
+  ColumnChunks bias_;
+  float row_bias_[kRows];
+};
+
 template <Kind kKind>
-using Epilogue = std::conditional_t<kKind == Kind::kHeads, HeadsEpilogue, GatedEpilogue>;
+using Epilogue = std::conditional_t<
+    kKind == Kind::kHeads, HeadsEpilogue,
+    std::conditional_t<kKind == Kind::kGated, GatedEpilogue, ActivatedEpilogue<kKind == Kind::kAcross>>>;
 
 }  // namespace chipmunk::cuda::sm90::linear

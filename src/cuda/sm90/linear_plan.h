@@ -28,11 +28,12 @@ constexpr int64_t count_units(const Sizes& sizes, int width) {
   return sizes.batch * divide_up(sizes.rows, kUnitRows) * divide_up(sizes.columns, width);
 }
 
-/// What follows the product besides the bias.
-enum class Kind { kGated, kHeads };
+/// What follows the product besides the bias. kActivated: GELU(tanh). kAcross: the same of a product whose rows are
+/// features, and columns tokens.
+enum class Kind { kGated, kHeads, kActivated, kAcross };
 
-/// Whether units may be computed as two halves: heads stay whole, and gates leave too few registers for both.
-constexpr bool has_halves(int width, Kind kind) { return width == 256 && kind == Kind::kHeads; }
+/// Whether units may be computed as two halves.
+constexpr bool has_halves(int width, Kind kind) { return width == 256 && kind != Kind::kGated; }
 template <int kWidth, Kind kKind>
 constexpr bool kHasHalves = has_halves(kWidth, kKind);
 
@@ -56,11 +57,11 @@ inline Plan plan_width(int64_t units, int width, bool halves, int max_clusters) 
 }
 
 /// Of linears with the same depth. Among the widths, the one whose rounds take the least time: a unit's time is
-/// proportional to its width. Heads of 128 are not divided.
+/// proportional to its width. The lesser one is for few rounds, which gated linears have.
 inline Plan plan(const Sizes* problems, int count, int multiprocessors, Kind kind) {
   Plan best{};
   for (const int width : kWidths) {
-    if (kind == Kind::kHeads && width % kBlockRows != 0) continue;
+    if (kind != Kind::kGated && width != kWidths[0]) continue;
     int64_t units = 0;
     for (int i = 0; i < count; ++i) units += count_units(problems[i], width);
     const Plan found = plan_width(units, width, has_halves(width, kind), std::max(multiprocessors / kClusterBlocks, 1));
