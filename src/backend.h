@@ -33,7 +33,7 @@ class Backend {
   virtual void column_attention(const Context& context, const ColumnAttentionParams& params) = 0;
   virtual void select_columns(const Context& context, const SelectColumnsParams& params) = 0;
   virtual void block_mean(const Context& context, const BlockMeanParams& params) = 0;
-  /// As block_mean, then linear, in kernels that overlap where that is faster.
+  /// As block_mean, then linear, for each part; in kernels that overlap where that is faster.
   virtual void block_mean_linear(const Context& context, const BlockMeanLinearParams& params) = 0;
   virtual void select_features(const Context& context, const SelectFeaturesParams& params) = 0;
   virtual void column_mlp(const Context& context, const ColumnMlpParams& params) = 0;
@@ -43,6 +43,11 @@ class Backend {
   virtual bool wants_dense_tokens() const { return false; }
   virtual void gated_add(const Context& context, const GatedAddParams& params) = 0;
   virtual void layer_norm(const Context& context, const LayerNormParams& params) = 0;
+  /// As two calls of layer_norm, in one launch where that is faster.
+  virtual void layer_norm_pair(const Context& context, const LayerNormPairParams& params) {
+    layer_norm(context, params.first);
+    layer_norm(context, params.second);
+  }
   virtual void rms_norm(const Context& context, const RmsNormParams& params) = 0;
   virtual void qk_norm_rope(const Context& context, const QkNormRopeParams& params) = 0;
   virtual void group_norm(const Context& context, const GroupNormParams& params) = 0;

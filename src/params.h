@@ -196,10 +196,14 @@ struct BlockMeanParams {
   int64_t x_batch_stride, x_row_stride;
 };
 
-/// A linear of block means.
+/// Linears of block means, one or two of which neither writes what the other reads.
 struct BlockMeanLinearParams {
-  BlockMeanParams mean;
-  LinearParams linear;  // its x is mean.out; it writes neither that nor mean.x
+  struct Part {
+    BlockMeanParams mean;
+    LinearParams linear;  // its x is mean.out; it writes neither that nor mean.x
+  };
+  Part parts[2];
+  int count;
 };
 
 /// The hidden features of each token block: those whose block means moved most since they were last computed, and
@@ -275,6 +279,11 @@ struct LayerNormParams {
   int64_t modulation_batch_stride;
   int64_t out_batch_stride, out_row_stride;
   float epsilon;
+};
+
+/// Two norms of which neither writes what the other reads.
+struct LayerNormPairParams {
+  LayerNormParams first, second;
 };
 
 /// out = x / sqrt(mean(x^2) + epsilon) * weight.

@@ -93,8 +93,10 @@ void CpuBackend::block_mean(const Context&, const BlockMeanParams& params) {
 }
 
 void CpuBackend::block_mean_linear(const Context& context, const BlockMeanLinearParams& params) {
-  block_mean(context, params.mean);
-  linear(context, params.linear);
+  for (int i = 0; i < params.count; ++i) {
+    block_mean(context, params.parts[i].mean);
+    linear(context, params.parts[i].linear);
+  }
 }
 
 void CpuBackend::select_features(const Context&, const SelectFeaturesParams& params) {

@@ -80,11 +80,15 @@ void CudaBackend::block_mean(const Context& context, const BlockMeanParams& para
 }
 
 void CudaBackend::block_mean_linear(const Context& context, const BlockMeanLinearParams& params) {
-  block_mean(context, params.mean);
-  if (params.mean.rows > 0 && sm90::takes_thin_linear(device_, params.linear)) {
-    sm90::launch_thin_linear(compute_stream(context), params.linear);
-  } else {
-    linear(context, params.linear);
+  // All means first: a thin linear behind another one has its weights come while that one ends.
+  for (int i = 0; i < params.count; ++i) block_mean(context, params.parts[i].mean);
+  for (int i = 0; i < params.count; ++i) {
+    const LinearParams& layer = params.parts[i].linear;
+    if (params.parts[i].mean.rows > 0 && sm90::takes_thin_linear(device_, layer)) {
+      sm90::launch_thin_linear(compute_stream(context), layer);
+    } else {
+      linear(context, layer);
+    }
   }
 }
 

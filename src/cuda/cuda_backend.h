@@ -34,6 +34,7 @@ class CudaBackend : public Backend {
   bool wants_dense_tokens() const override { return device_.major == kHopperMajor; }
   void gated_add(const Context& context, const GatedAddParams& params) override;
   void layer_norm(const Context& context, const LayerNormParams& params) override;
+  void layer_norm_pair(const Context& context, const LayerNormPairParams& params) override;
   void rms_norm(const Context& context, const RmsNormParams& params) override;
   void qk_norm_rope(const Context& context, const QkNormRopeParams& params) override;
   void group_norm(const Context& context, const GroupNormParams& params) override;

@@ -93,12 +93,12 @@ class Row {
   RawPack packs_[kKept ? kKeptPacks : 1];
 };
 
-/// One block a row. The mean is taken off before anything is squared: a row far from 0 loses nothing.
+/// One row of all samples', by a block. The mean is taken off before anything is squared: a row far from 0 loses
+/// nothing.
 template <bool kWhole, bool kKept, bool kUpdates>
-__global__ void __launch_bounds__(kThreads) layer_norm_kernel(const __grid_constant__ LayerNormParams p) {
-  wait_for_previous_kernels();
+__device__ void layer_norm_row(const LayerNormParams& p, unsigned row_of_all) {
   __shared__ float scratch[2][kThreads / kWarpSize];
-  const int64_t b = blockIdx.x / static_cast<unsigned>(p.rows), t = blockIdx.x % static_cast<unsigned>(p.rows);
+  const int64_t b = row_of_all / static_cast<unsigned>(p.rows), t = row_of_all % static_cast<unsigned>(p.rows);
   const int channels = static_cast<int>(p.channels);
   const auto count = static_cast<float>(channels);
   const int64_t x_offset = b * p.x_batch_stride + t * p.x_row_stride;
@@ -135,6 +135,24 @@ __global__ void __launch_bounds__(kThreads) layer_norm_kernel(const __grid_const
   });
 }
 
+template <bool kWhole, bool kKept, bool kUpdates>
+__global__ void __launch_bounds__(kThreads) layer_norm_kernel(const __grid_constant__ LayerNormParams p) {
+  wait_for_previous_kernels();
+  layer_norm_row<kWhole, kKept, kUpdates>(p, blockIdx.x);
+}
+
+/// The first one's rows, then the second one's.
+template <bool kUpdates>
+__global__ void __launch_bounds__(kThreads) layer_norm_pair_kernel(const __grid_constant__ LayerNormPairParams pair) {
+  wait_for_previous_kernels();
+  const auto first_rows = static_cast<unsigned>(pair.first.batch * pair.first.rows);
+  if (blockIdx.x < first_rows) {
+    layer_norm_row<true, true, kUpdates>(pair.first, blockIdx.x);
+  } else {
+    layer_norm_row<true, true, kUpdates>(pair.second, blockIdx.x - first_rows);
+  }
+}
+
 /// One block a row.
 template <bool kWhole, bool kKept>
 __global__ void __launch_bounds__(kThreads) rms_norm_kernel(const __grid_constant__ RmsNormParams p) {
@@ -162,25 +180,42 @@ auto layer_norm_kernel_for(bool whole, int64_t channels) {
   return kept ? layer_norm_kernel<false, true, kUpdates> : layer_norm_kernel<false, false, kUpdates>;
 }
 
+/// Whether all of its rows are packs that lie where one instruction moves them.
+bool is_whole(const LayerNormParams& p) {
+  const int64_t channels = p.channels;
+  return has_whole_packs(p.x.data, DType::kBF16, channels, p.x_batch_stride, p.x_row_stride) &&
+         has_whole_packs(p.out.data, DType::kBF16, channels, p.out_batch_stride, p.out_row_stride) &&
+         has_whole_packs(p.weight.data, p.weight.dtype, channels) &&
+         has_whole_packs(p.bias.data, p.bias.dtype, channels) &&
+         has_whole_packs(p.scale.data, DType::kBF16, channels, p.modulation_batch_stride) &&
+         has_whole_packs(p.shift.data, DType::kBF16, channels, p.modulation_batch_stride) &&
+         has_whole_packs(p.update.data, DType::kBF16, channels, p.update_batch_stride, p.update_row_stride) &&
+         has_whole_packs(p.gate.data, DType::kBF16, channels, p.gate_batch_stride);
+}
+
 }  // namespace
 
 void CudaBackend::layer_norm(const Context& context, const LayerNormParams& params) {
   const int64_t rows = params.batch * params.rows, channels = params.channels;
   if (rows == 0 || channels == 0) return;
-  const bool whole =
-      has_whole_packs(params.x.data, DType::kBF16, channels, params.x_batch_stride, params.x_row_stride) &&
-      has_whole_packs(params.out.data, DType::kBF16, channels, params.out_batch_stride, params.out_row_stride) &&
-      has_whole_packs(params.weight.data, params.weight.dtype, channels) &&
-      has_whole_packs(params.bias.data, params.bias.dtype, channels) &&
-      has_whole_packs(params.scale.data, DType::kBF16, channels, params.modulation_batch_stride) &&
-      has_whole_packs(params.shift.data, DType::kBF16, channels, params.modulation_batch_stride) &&
-      has_whole_packs(params.update.data, DType::kBF16, channels, params.update_batch_stride,
-                      params.update_row_stride) &&
-      has_whole_packs(params.gate.data, DType::kBF16, channels, params.gate_batch_stride);
-  const auto kernel = params.update.data != nullptr ? layer_norm_kernel_for<true>(whole, channels)
-                                                    : layer_norm_kernel_for<false>(whole, channels);
+  const auto kernel = params.update.data != nullptr ? layer_norm_kernel_for<true>(is_whole(params), channels)
+                                                    : layer_norm_kernel_for<false>(is_whole(params), channels);
   launch_overlapping(kernel, dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0, compute_stream(context),
                      "layer_norm", params);
+}
+
+void CudaBackend::layer_norm_pair(const Context& context, const LayerNormPairParams& params) {
+  const auto rows = [](const LayerNormParams& p) { return p.batch * p.rows; };
+  const auto takes = [&](const LayerNormParams& p) {
+    return rows(p) > 0 && p.channels > 0 && p.channels <= kMaxKeptChannels && is_whole(p);
+  };
+  const bool updates = params.first.update.data != nullptr;
+  if (!takes(params.first) || !takes(params.second) || updates != (params.second.update.data != nullptr)) {
+    return Backend::layer_norm_pair(context, params);
+  }
+  const auto kernel = updates ? layer_norm_pair_kernel<true> : layer_norm_pair_kernel<false>;
+  launch_overlapping(kernel, dim3(static_cast<unsigned>(rows(params.first) + rows(params.second))), dim3(kThreads), 0,
+                     compute_stream(context), "layer_norm_pair", params);
 }
 
 void CudaBackend::rms_norm(const Context& context, const RmsNormParams& params) {

@@ -237,12 +237,14 @@ void double_block(const Forward& f, const FluxDoubleBlock& block, int layer, Hid
   const Stream image{block.image, f.text_tokens, f.tokens(),
                      f.modulation(block.image.modulation, double_place(layer, true))};
   const Tensor normed = f.joint_buffer(channels);
-  const auto norm = [&](const Stream& s, int64_t shift) {
-    states->norm_into(s.rows(joint), {chunk(s.modulation, channels, shift), chunk(s.modulation, channels, shift + 1)},
-                      s.rows(normed));
+  const auto norm_both = [&](int64_t shift) {
+    const auto norm = [&](const Stream& s) {
+      const ops::Modulation modulation{chunk(s.modulation, channels, shift), chunk(s.modulation, channels, shift + 1)};
+      return HiddenStates::Norm{s.rows(joint), modulation, s.rows(normed)};
+    };
+    states->norm_into(norm(text), norm(image));
   };
-  norm(text, 0);
-  norm(image, 0);
+  norm_both(0);
   const Tensor qkv_buffer = f.joint_buffer(3 * channels);
   qkv_into(f, normed, image.qkv(), text.qkv(), qkv_buffer);
 
@@ -254,8 +256,7 @@ void double_block(const Forward& f, const FluxDoubleBlock& block, int layer, Hid
     return gated_call(s, normed, s.weights.attention_out, chunk(s.modulation, channels, 2), joint);
   };
   ops::linear_pair_into(f.context, attention_out(image), attention_out(text));
-  norm(text, 3);
-  norm(image, 3);
+  norm_both(3);
   double_mlp(f, text, image, layer, normed, states);
 }
 
@@ -270,7 +271,7 @@ void single_block(const Forward& f, const FluxSingleBlock& block, int layer, Hid
   const int64_t channels = f.config.inner_dim();
   const Tensor modulation = f.modulation(block.modulation, single_place(f.config, layer));
   const Tensor normed = f.joint_buffer(channels);
-  states->norm_into(joint, {chunk(modulation, channels, 0), chunk(modulation, channels, 1)}, normed);
+  states->norm_into({joint, {chunk(modulation, channels, 0), chunk(modulation, channels, 1)}, normed});
   const Tensor qkv_buffer = f.joint_buffer(3 * channels);
   qkv_into(f, normed, {block.qkv, block.q_norm, block.k_norm, 0, f.tokens()}, qkv_buffer);
   const Qkv qkv = split_qkv(qkv_buffer, f.config.num_attention_heads);

@@ -22,8 +22,8 @@ void HiddenStates::add(const Tensor& rows, const Tensor& value, const Tensor& ga
   pending_.push_back({rows, tokens, {value, gate}});
 }
 
-void HiddenStates::norm_into(const Tensor& rows, const ops::Modulation& modulation, const Tensor& out) {
-  const TokenRange tokens = tokens_of(rows);
+ops::LayerNormCall HiddenStates::take_call(const Norm& norm) {
+  const TokenRange tokens = tokens_of(norm.rows);
   ops::GatedUpdate update;
   const auto same =
       std::find_if(pending_.begin(), pending_.end(), [&](const Pending& p) { return p.tokens == tokens; });
@@ -32,7 +32,17 @@ void HiddenStates::norm_into(const Tensor& rows, const ops::Modulation& modulati
     pending_.erase(same);
   }
   settle_overlapping(tokens);
-  ops::layer_norm_into(context_, rows, out, epsilon_, {}, modulation, update);
+  return {norm.rows, norm.out, epsilon_, {}, norm.modulation, update};
+}
+
+void HiddenStates::norm_into(const Norm& norm) {
+  const auto [x, out, epsilon, affine, modulation, update] = take_call(norm);
+  ops::layer_norm_into(context_, x, out, epsilon, affine, modulation, update);
+}
+
+void HiddenStates::norm_into(const Norm& first, const Norm& second) {
+  const ops::LayerNormCall call = take_call(first);
+  ops::layer_norm_pair_into(context_, call, take_call(second));
 }
 
 void HiddenStates::settle_overlapping(TokenRange tokens) {

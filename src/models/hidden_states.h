@@ -20,8 +20,15 @@ class HiddenStates {
   /// rows += gate * value, by the next norm_into() of the same rows, before any other use of some of them here, or by
   /// settle(). rows: consecutive tokens of joint().
   void add(const Tensor& rows, const Tensor& value, const Tensor& gate);
+  struct Norm {
+    Tensor rows;
+    ops::Modulation modulation;
+    Tensor out;
+  };
   /// out = the layer norm of rows, modulated.
-  void norm_into(const Tensor& rows, const ops::Modulation& modulation, const Tensor& out);
+  void norm_into(const Norm& norm);
+  /// Two norms, of rows that do not overlap.
+  void norm_into(const Norm& first, const Norm& second);
   /// Adds what is pending.
   void settle();
 
@@ -37,6 +44,8 @@ class HiddenStates {
   };
 
   TokenRange tokens_of(const Tensor& rows) const;
+  /// Takes what is pending for the rows.
+  ops::LayerNormCall take_call(const Norm& norm);
   void settle_overlapping(TokenRange tokens);
 
   const Context& context_;

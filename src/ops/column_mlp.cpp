@@ -1,5 +1,6 @@
 #include "ops/column_mlp.h"
 
+#include <iterator>
 #include <string>
 
 #include "backend.h"
@@ -129,16 +130,24 @@ Tensor block_mean_linear(const Context& context, const Tensor& x, int64_t block_
   if (layer.weight.rank() != 2) fail_shape("block_mean_linear: weight", "rank 2", layer.weight);
   const int64_t blocks = block_count("block_mean: block_rows", x.dim(1), block_rows);
   Tensor result = context.empty({x.dim(0), blocks, layer.out_features()});
-  block_mean_linear_into(context, x, block_rows, layer, result);
+  block_mean_linear_into(context, {{x, layer, result}}, block_rows);
   return result;
 }
 
-void block_mean_linear_into(const Context& context, const Tensor& x, int64_t block_rows, const Linear& layer,
-                            const Tensor& out) {
-  check_inner_dense(out, "block_mean_linear: out");
-  Tensor means;
-  BlockMeanLinearParams params{block_mean_params(context, x, block_rows, &means), {}};
-  params.linear = linear_params(context, means, layer, out, {});
+void block_mean_linear_into(const Context& context, const std::vector<BlockMeanLinearCall>& calls, int64_t block_rows) {
+  BlockMeanLinearParams params{};
+  if (calls.empty() || calls.size() > std::size(params.parts)) {
+    fail_argument("block_mean_linear: calls", "one or two", static_cast<int64_t>(calls.size()));
+  }
+  std::vector<Tensor> means(calls.size());
+  for (size_t i = 0; i < calls.size(); ++i) {
+    const auto& [x, layer, result] = calls[i];
+    check_present(context, result, "block_mean_linear: out");
+    check_inner_dense(result, "block_mean_linear: out");
+    params.parts[i].mean = block_mean_params(context, x, block_rows, &means[i]);
+    params.parts[i].linear = linear_params(context, means[i], layer, result, {});
+  }
+  params.count = static_cast<int>(calls.size());
   context.backend().block_mean_linear(context, params);
 }
 

@@ -22,9 +22,13 @@ Tensor block_mean(const Context& context, const Tensor& x, int64_t block_rows);
 
 /// linear(block_mean(x, block_rows), layer): [B, ceil(T / block_rows), out_features].
 Tensor block_mean_linear(const Context& context, const Tensor& x, int64_t block_rows, const Linear& layer);
-/// The same to `out`, whose rows are dense.
-void block_mean_linear_into(const Context& context, const Tensor& x, int64_t block_rows, const Linear& layer,
-                            const Tensor& out);
+struct BlockMeanLinearCall {
+  Tensor x;
+  Linear layer;
+  Tensor out;  ///< with dense rows
+};
+/// The same for one or two calls, of which neither writes what the other reads: a GPU may have them overlap.
+void block_mean_linear_into(const Context& context, const std::vector<BlockMeanLinearCall>& calls, int64_t block_rows);
 
 struct FeatureSelection {
   int64_t top_k = 0;  ///< see top_feature_count in core/column_selection.h

@@ -37,10 +37,8 @@ void bind_update(const Context& context, const GatedUpdate& update, const Tensor
   params->gate_batch_stride = update.gate.stride(0);
 }
 
-}  // namespace
-
-void layer_norm_into(const Context& context, const Tensor& x, const Tensor& result, float epsilon,
-                     const NormAffine& affine, const Modulation& modulation, const GatedUpdate& update) {
+LayerNormParams layer_norm_params(const Context& context, const LayerNormCall& call) {
+  const auto& [x, result, epsilon, affine, modulation, update] = call;
   check_present(context, x, "layer_norm: x");
   check_shape(context, result, x.shape(), "layer_norm: out");
   check_activation(context, x, "layer_norm: x");
@@ -85,7 +83,18 @@ void layer_norm_into(const Context& context, const Tensor& x, const Tensor& resu
   params.out_batch_stride = out_rows.stride(0);
   params.out_row_stride = out_rows.stride(1);
   params.epsilon = epsilon;
-  context.backend().layer_norm(context, params);
+  return params;
+}
+
+}  // namespace
+
+void layer_norm_into(const Context& context, const Tensor& x, const Tensor& out, float epsilon,
+                     const NormAffine& affine, const Modulation& modulation, const GatedUpdate& update) {
+  context.backend().layer_norm(context, layer_norm_params(context, {x, out, epsilon, affine, modulation, update}));
+}
+
+void layer_norm_pair_into(const Context& context, const LayerNormCall& first, const LayerNormCall& second) {
+  context.backend().layer_norm_pair(context, {layer_norm_params(context, first), layer_norm_params(context, second)});
 }
 
 Tensor layer_norm(const Context& context, const Tensor& x, float epsilon, const NormAffine& affine,

@@ -28,6 +28,16 @@ void layer_norm_into(const Context& context, const Tensor& x, const Tensor& out,
 Tensor layer_norm(const Context& context, const Tensor& x, float epsilon, const NormAffine& affine = {},
                   const Modulation& modulation = {});
 
+struct LayerNormCall {
+  Tensor x, out;
+  float epsilon;
+  NormAffine affine = {};
+  Modulation modulation = {};
+  GatedUpdate update = {};
+};
+/// Two calls of layer_norm_into of which neither writes what the other reads: a GPU may compute them together.
+void layer_norm_pair_into(const Context& context, const LayerNormCall& first, const LayerNormCall& second);
+
 /// x / sqrt(mean(x^2) + epsilon) * weight over the last dimension; x: [T, C] or dense [B, T, C].
 Tensor rms_norm(const Context& context, const Tensor& x, const Tensor& weight, float epsilon);
 

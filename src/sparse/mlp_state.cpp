@@ -34,14 +34,15 @@ int64_t blocks_of(const MlpParts& parts, int64_t rows) {
 Tensor mean_pre_activations(const Context& context, const Tensor& x, const MlpParts& parts, int64_t mean_rows) {
   const Tensor means =
       context.empty({x.dim(0), blocks_of(parts, mean_rows), parts.front().weights.first.out_features()});
+  std::vector<ops::BlockMeanLinearCall> calls;
   int64_t row = 0, mean = 0;
   for (const MlpPart& part : parts) {
     const int64_t end_row = row + part.tokens, end_mean = mean + (part.tokens + mean_rows - 1) / mean_rows;
-    ops::block_mean_linear_into(context, x.slice(1, row, end_row), mean_rows, part.weights.first,
-                                means.slice(1, mean, end_mean));
+    calls.push_back({x.slice(1, row, end_row), part.weights.first, means.slice(1, mean, end_mean)});
     row = end_row;
     mean = end_mean;
   }
+  ops::block_mean_linear_into(context, calls, mean_rows);
   return means;
 }
 

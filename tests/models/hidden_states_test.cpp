@@ -43,19 +43,27 @@ class HiddenStatesTest : public ::testing::Test {
 TEST_F(HiddenStatesTest, TheNextNormOfTheSameRowsAdds) {
   states_.add(joint_, update_, gate_);
   expect_same(joint_, expected_);
-  states_.norm_into(joint_, modulation_, out_);
+  states_.norm_into({joint_, modulation_, out_});
   ops::gated_add_into(context_, update_, gate_, expected_, expected_);
   expect_same(joint_, expected_);
   expect_same(out_, ops::layer_norm(context_, expected_, kEpsilon, {}, modulation_));
   // Only once.
-  states_.norm_into(joint_, modulation_, out_);
+  states_.norm_into({joint_, modulation_, out_});
   states_.settle();
   expect_same(joint_, expected_);
 }
 
+TEST_F(HiddenStatesTest, TwoNormsAddWhatIsOfTheirRows) {
+  states_.add(image(joint_), image(update_), gate_);
+  states_.norm_into({text(joint_), modulation_, text(out_)}, {image(joint_), modulation_, image(out_)});
+  ops::gated_add_into(context_, image(update_), gate_, image(expected_), image(expected_));
+  expect_same(joint_, expected_);
+  expect_same(out_, ops::layer_norm(context_, expected_, kEpsilon, {}, modulation_));
+}
+
 TEST_F(HiddenStatesTest, NormsOfOtherRowsFindItAdded) {
   states_.add(image(joint_), image(update_), gate_);
-  states_.norm_into(joint_, modulation_, out_);
+  states_.norm_into({joint_, modulation_, out_});
   ops::gated_add_into(context_, image(update_), gate_, image(expected_), image(expected_));
   expect_same(joint_, expected_);
   expect_same(out_, ops::layer_norm(context_, expected_, kEpsilon, {}, modulation_));
@@ -65,10 +73,10 @@ TEST_F(HiddenStatesTest, UpdatesOfOtherRowsWaitForTheirOwnNorm) {
   states_.add(text(joint_), text(update_), gate_);
   states_.add(image(joint_), image(update_), gate_);
   expect_same(joint_, expected_);
-  states_.norm_into(image(joint_), modulation_, image(out_));
+  states_.norm_into({image(joint_), modulation_, image(out_)});
   ops::gated_add_into(context_, image(update_), gate_, image(expected_), image(expected_));
   expect_same(joint_, expected_);
-  states_.norm_into(text(joint_), modulation_, text(out_));
+  states_.norm_into({text(joint_), modulation_, text(out_)});
   ops::gated_add_into(context_, text(update_), gate_, text(expected_), text(expected_));
   expect_same(joint_, expected_);
   expect_same(out_, ops::layer_norm(context_, expected_, kEpsilon, {}, modulation_));
@@ -77,7 +85,7 @@ TEST_F(HiddenStatesTest, UpdatesOfOtherRowsWaitForTheirOwnNorm) {
 TEST_F(HiddenStatesTest, ANormOfAllRowsFindsBothAdded) {
   states_.add(text(joint_), text(update_), gate_);
   states_.add(image(joint_), image(update_), gate_);
-  states_.norm_into(joint_, modulation_, out_);
+  states_.norm_into({joint_, modulation_, out_});
   ops::gated_add_into(context_, update_, gate_, expected_, expected_);
   expect_same(joint_, expected_);
   expect_same(out_, ops::layer_norm(context_, expected_, kEpsilon, {}, modulation_));

@@ -299,6 +299,17 @@ TEST_P(FeatureSelectionTest, LinearOfBlockMeans) {
     expect_close(now, reference_linear({read(means), read(layer.weight), read(layer.bias), {}, {}, Activation::kNone}),
                  factor);
     expect_equal(read(ops::block_mean_linear(context(), x, c.block, layer)), now);
+    // With another one, of its own layer and rows, in either order.
+    const ops::BlockMeanLinearCall other{random({2, 33, c.channels}),
+                                         {random({72, c.channels}, DType::kBF16), {}},
+                                         context().empty({2, (33 + c.block - 1) / c.block, 72})};
+    const Array other_alone = read(ops::block_mean_linear(context(), other.x, c.block, other.layer));
+    for (const bool is_first : {true, false}) {
+      const ops::BlockMeanLinearCall call{x, layer, context().empty(now.shape)};
+      ops::block_mean_linear_into(context(), is_first ? std::vector{call, other} : std::vector{other, call}, c.block);
+      expect_equal(read(call.out), now);
+      expect_equal(read(other.out), other_alone);
+    }
   }
 }
 

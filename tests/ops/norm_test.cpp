@@ -92,6 +92,54 @@ TEST_P(UpdatedLayerNormTest, GivesTheBitsOfTheTwoOps) {
 
 CHIPMUNK_INSTANTIATE(UpdatedLayerNormTest, ::testing::ValuesIn(kCases));
 
+class LayerNormPairTest : public OpCaseTest<NormCase> {
+ protected:
+  struct Memory {
+    GuardedView x, out;
+  };
+  Memory make_memory(const Dims& shape, const Tensor& values) {
+    const DType dtype = context().activation_dtype();
+    Memory memory{make_guarded_view(context(), shape, 3, dtype), make_guarded_view(context(), shape, 2, dtype)};
+    ops::copy_into(context(), values, memory.x.view);
+    return memory;
+  }
+};
+
+TEST_P(LayerNormPairTest, IsAsOneAfterTheOther) {
+  CHIPMUNK_OPEN_OR_SKIP(device_name());
+  const NormCase& c = test_case();
+  // Whether the first has an update, and the second.
+  for (const auto& [first_updates, second_updates] : {std::pair{true, true}, {false, false}, {true, false}}) {
+    ops::LayerNormCall together[2], alone[2];
+    std::vector<Memory> memories;
+    for (int i = 0; i < 2; ++i) {
+      const Dims shape{c.batch, i == 0 ? c.rows : c.rows / 3 + 1, c.channels};
+      const Tensor values = random(shape), value = random_view(shape, c.pad), gate = random({c.batch, c.channels});
+      ops::Modulation modulation;
+      if (c.modulated) modulation = {random({c.batch, c.channels}), random({c.batch, c.channels})};
+      ops::GatedUpdate update;
+      if (i == 0 ? first_updates : second_updates) update = {value, gate};
+      for (ops::LayerNormCall* call : {&together[i], &alone[i]}) {
+        memories.push_back(make_memory(shape, values));
+        *call = {memories.back().x.view, memories.back().out.view, 1e-6f, {}, modulation, update};
+      }
+    }
+    ops::layer_norm_pair_into(context(), together[0], together[1]);
+    for (int i = 0; i < 2; ++i) {
+      const ops::LayerNormCall& call = alone[i];
+      ops::layer_norm_into(context(), call.x, call.out, call.epsilon, call.affine, call.modulation, call.update);
+      expect_equal(read(together[i].x), read(call.x));
+      expect_equal(read(together[i].out), read(call.out));
+    }
+    for (const Memory& memory : memories) {
+      expect_untouched(context(), memory.x);
+      expect_untouched(context(), memory.out);
+    }
+  }
+}
+
+CHIPMUNK_INSTANTIATE(LayerNormPairTest, ::testing::ValuesIn(kCases));
+
 class RmsNormTest : public OpCaseTest<NormCase> {};
 
 TEST_P(RmsNormTest, MatchesReference) {

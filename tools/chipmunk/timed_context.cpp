@@ -113,8 +113,9 @@ OpNote note(const BlockMeanParams& p) {
   return memory(bytes(p.x, p.batch * p.rows * p.channels));
 }
 OpNote note(const BlockMeanLinearParams& p) {
-  OpNote note = cli::note(p.linear);
-  note.bytes += cli::note(p.mean).bytes;
+  const auto& [first, second] = p.parts;
+  OpNote note = p.count == 2 ? cli::note(LinearPairParams{first.linear, second.linear}) : cli::note(first.linear);
+  for (int i = 0; i < p.count; ++i) note.bytes += cli::note(p.parts[i].mean).bytes;
   return note;
 }
 OpNote note(const GatedAddParams& p) {
@@ -125,6 +126,7 @@ OpNote note(const LayerNormParams& p) {
   const int64_t count = p.batch * p.rows * p.channels;
   return memory(bytes(p.x, count) + bytes(p.update, count) + bytes(p.updated, count) + bytes(p.out, count));
 }
+OpNote note(const LayerNormPairParams& p) { return memory(note(p.first).bytes + note(p.second).bytes); }
 OpNote note(const QkNormRopeParams& p) {
   const int64_t angles = p.tokens * p.head_dim / 2, count = p.batch * p.tokens * p.heads * p.head_dim;
   // In place: read and written.
@@ -189,6 +191,9 @@ class TimedContext::TimingBackend : public Backend {
 
   void linear(const Context& c, const LinearParams& p) override { timed(c, &Backend::linear, p); }
   void linear_pair(const Context& c, const LinearPairParams& p) override { timed(c, &Backend::linear_pair, p); }
+  bool takes_dense_tokens(const LinearParams* calls, int count) const override {
+    return inner_->takes_dense_tokens(calls, count);
+  }
   void quantize_rows(const Context& c, const QuantizeRowsParams& p) override { timed(c, &Backend::quantize_rows, p); }
   void dequantize_rows(const Context& c, const DequantizeRowsParams& p) override {
     timed(c, &Backend::dequantize_rows, p);
@@ -215,6 +220,9 @@ class TimedContext::TimingBackend : public Backend {
   bool wants_dense_tokens() const override { return inner_->wants_dense_tokens(); }
   void gated_add(const Context& c, const GatedAddParams& p) override { timed(c, &Backend::gated_add, p); }
   void layer_norm(const Context& c, const LayerNormParams& p) override { timed(c, &Backend::layer_norm, p); }
+  void layer_norm_pair(const Context& c, const LayerNormPairParams& p) override {
+    timed(c, &Backend::layer_norm_pair, p);
+  }
   void rms_norm(const Context& c, const RmsNormParams& p) override { timed(c, &Backend::rms_norm, p); }
   void qk_norm_rope(const Context& c, const QkNormRopeParams& p) override { timed(c, &Backend::qk_norm_rope, p); }
   void group_norm(const Context& c, const GroupNormParams& p) override { timed(c, &Backend::group_norm, p); }
