@@ -162,13 +162,13 @@ class AddedRows {
   }
 
  private:
-  using Rows = MergedRows<kWidth, false>;
+  using Rows = MergedRows<kWidth>;
 
   __device__ static Rows rows_of(const Arguments& a, const Pipeline& pipeline, const AddTiles& tile, int first_token) {
     const int64_t stride = a.out.strides.token;
-    const RowsFrom<__nv_bfloat16> out{
+    const RowsFrom out{
         a.out.data + a.batch(tile.block) * a.out.strides.batch + first_token * stride + tile.first_channel, stride};
-    return Rows(pipeline.exchange(), {out.data, stride}, out, a.end_row(tile.block) - first_token, kWidth);
+    return Rows(pipeline.exchange(), out, a.end_row(tile.block) - first_token);
   }
 
   Rows rows_;

@@ -23,9 +23,6 @@ class WarpExchange {
     return address_ + lane() % 16 * kPitch + lane() / 16 * 16 + block * 16;
   }
 
-  /// Where two columns lie; for what is there in words.
-  __device__ uint32_t word(int row, int pair) const { return address_ + row * kPitch + pair * 4; }
-
   /// 16 bytes between the first two rows, for what else goes with an exchange.
   __device__ uint32_t unused() const { return address_ + kColumns * 2; }
 
