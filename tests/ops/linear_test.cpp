@@ -324,6 +324,8 @@ CHIPMUNK_INSTANTIATE(
     ::testing::Values(PairCase{"gated_residual", 1, 300, 260, 192, 416, 416, true, true},
                       PairCase{"residual", 2, 257, 129, 64, 208, 208, false, true},
                       PairCase{"gate", 1, 256, 1, 128, 256, 256, true, false},
+                      // Many units of one step each: results change hands as fast as they can.
+                      PairCase{"many_units", 1, 2048, 512, 64, 1536, 1024, true, true},
                       PairCase{"nothing", 1, 100, 50, 64, 72, 80, false, false},
                       PairCase{"columns_differ", 1, 256, 512, 64, 624, 1000, true, true},
                       // These fill units well enough for the kernel of our own.

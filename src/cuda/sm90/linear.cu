@@ -138,25 +138,25 @@ __device__ void compute(const Arguments& a, const Pipeline<kWidth>& pipeline, in
   }
 }
 
-/// By one warp of those that only write: they take turns at what the computing warps announce, all but the last pieces.
+/// By one warp of those that only write: all but the last pieces of every kWriters-th computing warp. Always of the
+/// same ones: their barriers tell a part from its neighbours only, so one that had not seen a part put could take the
+/// end of an earlier phase for it.
 template <int kWidth, Kind kKind>
 __device__ void write(const Arguments& a, const Pipeline<kWidth>& pipeline, int writer) {
   uint32_t parity = 0;
-  int warp = writer;  // whose part is next
   Pieces<kHasHalves<kWidth, kKind>> pieces(a);
   while (pieces.next() && !pieces.is_last()) {
     const int width = pieces.place.half < 0 ? kWidth : kWidth / 2;
 #pragma unroll 1
     for (int part = 0; part < width; part += kPartColumns) {
 #pragma unroll 1
-      for (; warp < kComputingWarps; warp += kWriters) {
+      for (int warp = writer; warp < kComputingWarps; warp += kWriters) {
         auto epilogue = epilogue_of<kWidth, kKind>(a, pieces.place, warp, part);
         wait(pipeline.put(warp), parity);
         epilogue.write(pipeline.exchange(warp));
         __syncwarp();
         if (threadIdx.x % 32 == 0) arrive(pipeline.taken(warp));
       }
-      warp -= kComputingWarps;
       parity ^= 1;
     }
   }
