@@ -13,9 +13,9 @@ namespace chipmunk::cuda::sm90 {
 /// bytes; no activation, gate, residual or heads.
 bool takes_thin_linear(const DeviceProperties& device, const LinearParams& params);
 
-/// Computes a linear that takes_thin_linear accepts, right behind kernels of the same stream that write its x, or behind
-/// another such linear. The last of them lets dependents begin only once everything before it is complete, and writes
-/// neither weight nor bias: they are read before that kernel ends.
+/// Computes a linear that takes_thin_linear accepts, right behind kernels of the same stream that write its x, or
+/// behind another such linear. The last of them lets dependents begin only once everything before it is complete, and
+/// writes neither weight nor bias: they are read before that kernel ends.
 void launch_thin_linear(cudaStream_t stream, const LinearParams& params);
 
 }  // namespace chipmunk::cuda::sm90
