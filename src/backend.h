@@ -23,10 +23,7 @@ class Backend {
   /// As two calls of linear, in one launch where that is faster.
   virtual void linear_pair(const Context& context, const LinearPairParams& params) = 0;
   /// Whether linear, or linear_pair for two, takes these, of which tokens lie side by side in x or in out.
-  virtual bool takes_dense_tokens(const LinearParams* calls, int count) const {
-    (void)calls, (void)count;
-    return false;
-  }
+  virtual bool takes_dense_tokens(const LinearParams* /*calls*/, int /*count*/) const { return false; }
   virtual void quantize_rows(const Context& context, const QuantizeRowsParams& params) = 0;
   virtual void dequantize_rows(const Context& context, const DequantizeRowsParams& params) = 0;
   virtual void attention(const Context& context, const AttentionParams& params) = 0;

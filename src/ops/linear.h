@@ -39,7 +39,7 @@ struct LinearEpilogue {
 
 /// x: [T, K] or [B, T, K] in the dtype of activations; out: the same with out_features in place of K.
 /// Rows and batches may be strided; of rank 3, tokens may lie side by side in place of channels where
-/// takes_dense_tokens says so. Throws kShapeMismatch, kInvalidArgument.
+/// takes_dense_tokens says so. Throws kShapeMismatch, kInvalidArgument, kUnsupported.
 void linear_into(const Context& context, const Tensor& x, const Linear& layer, const Tensor& out,
                  const LinearEpilogue& epilogue = {});
 /// The same into new memory.

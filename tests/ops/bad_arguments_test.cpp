@@ -187,6 +187,16 @@ const BadCall kBadCalls[] = {
      [](const Context& c, const Maker& t) { ops::linear(c, t({3, 4}), {t({5, 4}, DType::kI32), {}}); }},
     {"linear_transposed_x", ErrorCode::kUnsupported, "linear: x",
      [](const Context& c, const Maker& t) { ops::linear(c, t({4, 3}).permute({1, 0}), {t({5, 4}), {}}); }},
+    {"linear_strided_out", ErrorCode::kUnsupported, "linear: out",
+     [](const Context& c, const Maker& t) {
+       ops::linear_into(c, t({1, 3, 4}), {t({5, 4}), {}}, t({5, 3, 2}).permute({2, 1, 0}).slice(0, 0, 1));
+     }},
+    {"block_mean_linear_calls", ErrorCode::kInvalidArgument, "block_mean_linear: calls",
+     [](const Context& c, const Maker&) { ops::block_mean_linear_into(c, {}, 2); }},
+    {"block_mean_linear_out", ErrorCode::kUnsupported, "block_mean_linear: out",
+     [](const Context& c, const Maker& t) {
+       ops::block_mean_linear_into(c, {{t({1, 8, 4}), {t({6, 4}), {}}, t({1, 6, 4}).permute({0, 2, 1})}}, 2);
+     }},
     {"attention_head_dim", ErrorCode::kShapeMismatch, "attention: ",
      [](const Context& c, const Maker& t) {
        ops::attention_into(c, t({1, 3, 2, 8}), t({1, 3, 2, 4}), t({1, 3, 2, 4}), t({1, 3, 2, 8}));
