@@ -64,6 +64,37 @@ TEST_P(SparseMlpStateTest, PartsAreAsAStateEach) {
   }
 }
 
+TEST_P(SparseMlpStateTest, AFullStepIsBothLayers) {
+  // Of few multiprocessors, a GPU writes activations as sparse steps want them.
+  for (const int multiprocessors : {0, 2}) {
+    CHIPMUNK_OPEN_OR_SKIP(device_name());
+    if (device_name() == "cpu" && multiprocessors > 0) break;
+    if (multiprocessors > 0) open(device_name(), 2, multiprocessors);
+    const int64_t text = 256, tokens = 504;
+    const MlpParts parts = {{text, make_weights()}, {tokens - text, make_weights()}};
+    const Tensor x = random({1, tokens, kChannels});
+    SparseMlpState state(make_plan(), 0, 0);
+    state.forward(context(), MlpStep::kFull, 0, x, parts);
+    std::vector<ops::LinearCall> first_layers;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const int64_t begin = i == 0 ? 0 : text, end = i == 0 ? text : tokens;
+      const auto part = [&](const Tensor& of) { return of.slice(1, begin, end); };
+      const MlpWeights& weights = parts[i].weights;
+      const auto expect_layer = [&](const Tensor& in, const Linear& layer, Activation activation, const Tensor& out) {
+        expect_close(read(part(out)),
+                     reference_linear({read(part(in)), read(layer.weight), read(layer.bias), {}, {}, activation}),
+                     4.0 + std::sqrt(static_cast<double>(layer.in_features())));
+      };
+      expect_layer(x, weights.first, weights.activation, state.activations());
+      expect_layer(state.activations(), weights.second, Activation::kNone, state.output());
+      first_layers.push_back({part(x), weights.first, part(state.activations()), {weights.activation, {}, {}}});
+    }
+    if (multiprocessors > 0) {
+      EXPECT_TRUE(ops::takes_dense_tokens(context(), first_layers));
+    }
+  }
+}
+
 TEST_P(SparseMlpStateTest, RefusesPartsThatAreNotTheSequence) {
   CHIPMUNK_OPEN_OR_SKIP(device_name());
   const Tensor x = random({1, 200, kChannels});
