@@ -4,6 +4,7 @@
 
 #include "cuda/sm90/attention_rows.cuh"
 #include "cuda/sm90/column_mlp.h"
+#include "cuda/sm90/warpgroup.cuh"
 
 /// What the sparse MLP's kernels work on, and in which order (docs/kernels/column_mlp.md).
 namespace chipmunk::cuda::sm90::mlp {
@@ -65,9 +66,6 @@ struct Arguments {
   /// Among its sample's.
   __device__ int place_of(int block) const { return (first_block + block) % blocks_per_sample; }
 };
-
-__device__ inline int lane_index() { return static_cast<int>(threadIdx.x) % 32; }
-__device__ inline int warp_index() { return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0); }
 
 /// A block's pieces of work, one after the other: whole tiles, as many for every block; then, of those left over,
 /// quarters, which the blocks that came last begin with. Where more than half of the blocks get one, they stay whole.

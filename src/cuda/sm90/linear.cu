@@ -75,7 +75,7 @@ __device__ void compute_unit(const Arguments& a, const Pipeline<kWidth>& pipelin
                              Products<kWidth>& products) {
   using Rows = SharedMatrix<kBlockRows, kDepth>;
   using Weights = SharedMatrix<kColumns, kDepth>;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = lane_index();
   const auto release = [&](int stage) {
     if (lane < kClusterBlocks) arrive_at_peer(pipeline.empty(stage), lane);
   };
@@ -240,10 +240,10 @@ bool takes(const LinearParams& params) {
   switch (kind) {
     case Kind::kGated: epilogue = p.gate.data != nullptr || p.residual.data != nullptr; break;
     case Kind::kHeads: epilogue = true; break;
-    case Kind::kAcross: epilogue = p.batch == 1; [[fallthrough]];
     case Kind::kActivated:
-      epilogue = (kind == Kind::kActivated || epilogue) && p.activation == Activation::kGeluTanh &&
-                 p.gate.data == nullptr && p.residual.data == nullptr;
+    case Kind::kAcross:
+      epilogue = p.activation == Activation::kGeluTanh && p.gate.data == nullptr && p.residual.data == nullptr &&
+                 (kind == Kind::kActivated || p.batch == 1);
   }
   const auto is_weight = [](const In& weight) {
     return weight.data == nullptr || (weight.dtype == DType::kBF16 && is_aligned(weight.data, kElement, kBytes));
