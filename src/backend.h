@@ -10,7 +10,8 @@
 
 namespace chipmunk {
 
-/// One device's implementation of every op: pure virtual, so the compiler proves each backend complete.
+/// One device's implementation of every op: pure virtual, so the compiler proves each backend complete; two of an op at
+/// once are one after the other unless a backend does better.
 /// Arguments are validated by src/ops. Ops queue work on the context's compute stream and never wait for it; the same
 /// inputs give the same bits. Throws kUnsupported where a device cannot do a valid request, naming it.
 class Backend {
@@ -21,7 +22,10 @@ class Backend {
   /// Throws kUnsupported where there are no linears with scaled f8 weights.
   virtual void require_fp8_linears() const {}
   /// As two calls of linear, in one launch where that is faster.
-  virtual void linear_pair(const Context& context, const LinearPairParams& params) = 0;
+  virtual void linear_pair(const Context& context, const LinearPairParams& params) {
+    linear(context, params.first);
+    linear(context, params.second);
+  }
   /// Whether linear, or linear_pair for two, takes these, of which tokens lie side by side in x or in out.
   virtual bool takes_dense_tokens(const LinearParams* /*calls*/, int /*count*/) const { return false; }
   virtual void quantize_rows(const Context& context, const QuantizeRowsParams& params) = 0;
@@ -35,7 +39,10 @@ class Backend {
   virtual void select_features(const Context& context, const SelectFeaturesParams& params) = 0;
   virtual void column_mlp(const Context& context, const ColumnMlpParams& params) = 0;
   /// As two calls of column_mlp, in one launch where that is faster.
-  virtual void column_mlp_pair(const Context& context, const ColumnMlpPairParams& params) = 0;
+  virtual void column_mlp_pair(const Context& context, const ColumnMlpPairParams& params) {
+    column_mlp(context, params.first);
+    column_mlp(context, params.second);
+  }
   /// Whether column_mlp is faster on activations whose tokens, not features, lie side by side.
   virtual bool wants_dense_tokens() const { return false; }
   virtual void gated_add(const Context& context, const GatedAddParams& params) = 0;

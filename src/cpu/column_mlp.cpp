@@ -191,9 +191,4 @@ void CpuBackend::column_mlp(const Context& context, const ColumnMlpParams& given
   });
 }
 
-void CpuBackend::column_mlp_pair(const Context& context, const ColumnMlpPairParams& params) {
-  column_mlp(context, params.first);
-  column_mlp(context, params.second);
-}
-
 }  // namespace chipmunk

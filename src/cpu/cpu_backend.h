@@ -12,7 +12,6 @@ class CpuBackend : public Backend {
   explicit CpuBackend(int threads) : threads_(threads) {}
 
   void linear(const Context& context, const LinearParams& params) override;
-  void linear_pair(const Context& context, const LinearPairParams& params) override;
   void quantize_rows(const Context& context, const QuantizeRowsParams& params) override;
   void dequantize_rows(const Context& context, const DequantizeRowsParams& params) override;
   void attention(const Context& context, const AttentionParams& params) override;
@@ -22,7 +21,6 @@ class CpuBackend : public Backend {
   void block_mean_linear(const Context& context, const BlockMeanLinearParams& params) override;
   void select_features(const Context& context, const SelectFeaturesParams& params) override;
   void column_mlp(const Context& context, const ColumnMlpParams& params) override;
-  void column_mlp_pair(const Context& context, const ColumnMlpPairParams& params) override;
   void gated_add(const Context& context, const GatedAddParams& params) override;
   void layer_norm(const Context& context, const LayerNormParams& params) override;
   void rms_norm(const Context& context, const RmsNormParams& params) override;

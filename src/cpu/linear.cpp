@@ -117,11 +117,6 @@ void CpuBackend::linear(const Context& context, const LinearParams& params) {
   if (params.heads.heads > 0) qk_norm_rope(context, qk_norm_rope_of(params));
 }
 
-void CpuBackend::linear_pair(const Context& context, const LinearPairParams& params) {
-  linear(context, params.first);
-  linear(context, params.second);
-}
-
 void CpuBackend::multiply(const Context& context, const LinearParams& given) {
   require_f32(given.x.dtype, "linear: x");
   require_f32(given.gate.dtype, "linear: gate");

@@ -342,8 +342,7 @@ bool CudaBackend::run_on_hopper(const Context& context, const ColumnMlpParams* p
 void CudaBackend::column_mlp_pair(const Context& context, const ColumnMlpPairParams& params) {
   const ColumnMlpParams both[] = {params.first, params.second};
   if (run_on_hopper(context, both, 2)) return;
-  column_mlp(context, params.first);
-  column_mlp(context, params.second);
+  Backend::column_mlp_pair(context, params);
 }
 
 void CudaBackend::column_mlp(const Context& context, const ColumnMlpParams& params) {

@@ -56,8 +56,7 @@ void CudaBackend::linear_pair(const Context& context, const LinearPairParams& pa
   if (sm90::prefers_own_linear(device_, both, 2)) {
     return sm90::launch_linears(compute_stream(context), device_, both, 2);
   }
-  linear(context, params.first);
-  linear(context, params.second);
+  Backend::linear_pair(context, params);
 }
 
 bool CudaBackend::takes_dense_tokens(const LinearParams* calls, int count) const {
