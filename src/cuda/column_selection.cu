@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(kSelectionThreads, kSelectionBlocks)
         search.count(key);
       }
     }
-    if (!search.add(a.top_k)) selection.add_top_k(a.top_k);
+    search.add(a.top_k, selection);
   }
   row.write(selection);
 }

@@ -82,7 +82,7 @@ __device__ void load_keys(const FeatureArguments& a, const RowSlice<StoredKeys>&
   for (int64_t r = 0; r < rows.count; ++r) {
     const bf16* now = rows.now + r * a.columns;
     const float* cached = rows.cached + r * a.columns;
-#pragma unroll 2
+#pragma unroll 3
     for (int i = static_cast<int>(threadIdx.x) * kCount; i < slice.columns; i += kThreads * kCount) {
       const Vec<bf16, kCount> means = load_vec<bf16, kCount>(now + i);
       const Vec<float, kCount> before = load_vec<float, kCount>(cached + i);
@@ -106,14 +106,17 @@ __device__ void renew_means(const FeatureArguments& a, const RowSlice<StoredKeys
   for (int64_t r = 0; r < rows.count; ++r) {
     const bf16* now = rows.now + r * a.columns;
     float* cached = rows.cached + r * a.columns;
-#pragma unroll 2
+#pragma unroll 3
     for (int i = static_cast<int>(threadIdx.x) * kCount; i < slice.columns; i += kThreads * kCount) {
       const Vec<bf16, kCount> means = load_vec<bf16, kCount>(now + i);
+      // A pack is written as a whole: single values would each be a request of their own.
+      Vec<float, kCount> renewed = load_vec<float, kCount>(cached + i);
       const uint32_t kept = all ? ~0u : slice.words[i / kWordBits] >> i % kWordBits;
 #pragma unroll
       for (int k = 0; k < kCount; ++k) {
-        if ((kept >> k & 1) != 0) cached[i + k] = to_float(means.values[k]);
+        if ((kept >> k & 1) != 0) renewed.values[k] = to_float(means.values[k]);
       }
+      store_vec(cached + i, renewed);
     }
   }
 }
@@ -159,18 +162,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   }
   Selection::Total kept;
   int wanted = every ? 0 : a.top_k;
-  bool found = false;
   if (wanted > 0 && cluster_blocks() == 1) {
     SampledTopK<kThreads> search(shared, slice);
     __syncthreads();
     search.sample(wanted, [&](int column) { return slice.keys[column]; });
     slice.keys.for_each<kThreads>(slice.columns, [&](uint32_t key) { search.count(key); });
-    found = search.add(wanted);
+    search.add(wanted, selection);
+    wanted = 0;
   }
 #pragma unroll 1
   while (true) {
-    if (!found) selection.add_top_k(wanted);
-    found = false;
+    selection.add_top_k(wanted);
     kept = selection.count_kept();
     wanted = selection.missing_columns(kept, a.multiple_of);
     if (wanted == 0) break;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda/cluster.cuh"
 #include "cuda/cuda_device.h"
@@ -44,7 +45,7 @@ struct DigitCounts {
 
 /// Of SampledTopK: counts of keys from the lowest one of interest on, and those that share the k-th largest one's bin.
 struct SampleCounts {
-  static constexpr int kSamples = 64, kBins = 512, kCandidates = 512;
+  static constexpr int kSamples = 64, kBins = 512, kCandidates = 128;
 
   uint32_t samples[kSamples];
   uint32_t low, high;
@@ -194,8 +195,17 @@ class RowSelection {
   /// those that are do not take part. Between two calls lies a count_kept(): peers may still be in the search of the
   /// first.
   __device__ void add_top_k(int k) {
-    if (k <= 0) return;
-    const Threshold threshold = find_threshold(static_cast<uint32_t>(k));
+    if (k > 0) add_largest(find_threshold(static_cast<uint32_t>(k)));
+  }
+
+  /// The largest keys of a row are those from `lowest` on; or, where ties > 0, those and the first `ties` that are
+  /// lowest - 1.
+  struct Threshold {
+    uint32_t lowest;
+    int ties;
+  };
+  /// Keeps the columns with the largest keys too.
+  __device__ void add_largest(Threshold threshold) {
     for (int base = warp() * kWarpSize; base < slice_.words_count(); base += kThreads) {
       const uint32_t word = collect(base, [&](uint32_t key) { return key >= threshold.lowest; });
       if (base + lane() < slice_.words_count()) slice_.words[base + lane()] |= word;
@@ -239,12 +249,6 @@ class RowSelection {
   __device__ static int lane() { return thread() % kWarpSize; }
 
  private:
-  /// The k largest keys are those from `lowest` on; or, where ties > 0, those and the first `ties` that are lowest - 1.
-  struct Threshold {
-    uint32_t lowest;
-    int ties;
-  };
-
   __device__ Total exchange(int mine) {
     // Two places in turn: a peer may still be reading the last one.
     turn_ ^= 1;
@@ -391,9 +395,13 @@ class RowSelection {
     }
   }
 
-  /// Writes the columns of the words' bits to out[rank], for ranks below `end`; the first one's is `rank`.
+  /// Writes the columns of the words' bits to out[rank], for ranks below `end`; the first one's is `rank`. Keys that
+  /// are stored are gone then: the columns take their place, from where they leave side by side.
   template <class WordOf>
   __device__ void write_ranks(int rank, int end, int32_t* out, WordOf word_of) {
+    constexpr bool kStaged = std::is_same_v<Keys, StoredKeys>;
+    const int first_rank = rank;
+    if constexpr (kStaged) __syncthreads();
     for (int first = 0; first < slice_.words_count() && rank < end; first += kThreads) {
       const int w = first + thread();
       uint32_t word = w < slice_.words_count() ? word_of(w) : 0;
@@ -401,7 +409,18 @@ class RowSelection {
       int at = rank + scan(__popc(word), &sum);
       rank += sum;
       for (; word != 0 && at < end; word &= word - 1, ++at) {
-        out[at] = slice_.first + w * kWordBits + __ffs(static_cast<int>(word)) - 1;
+        const int column = slice_.first + w * kWordBits + __ffs(static_cast<int>(word)) - 1;
+        if constexpr (kStaged) {
+          slice_.keys[at - first_rank] = static_cast<uint32_t>(column);
+        } else {
+          out[at] = column;
+        }
+      }
+    }
+    if constexpr (kStaged) {
+      __syncthreads();
+      for (int i = thread(); i < min(rank, end) - first_rank; i += kThreads) {
+        out[first_rank + i] = static_cast<int32_t>(slice_.keys[i]);
       }
     }
   }

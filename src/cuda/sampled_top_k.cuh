@@ -5,9 +5,10 @@
 namespace chipmunk::cuda {
 
 /// Finds the k largest keys of a row, all of which one block holds, with fewer passes over them and fewer barriers than
-/// RowSelection::add_top_k(): a sample of the row says between which keys the k-th largest may lie. The result is
-/// exact: where the sample was wrong, add() says so. All threads of the block call the same, with the same arguments:
-/// sample(), count() for every key, add().
+/// RowSelection::add_top_k(): a sample of the row says between which keys the k-th largest may lie, and bins of those
+/// are counted, then bins of the bin that it is in, until few or equal keys are left. The result is exact: where the
+/// sample was wrong, add_top_k() finds it. All threads of the block call the same, with the same arguments: sample(),
+/// count() for every key, add().
 template <int kThreads>
 class SampledTopK {
  public:
@@ -21,7 +22,7 @@ class SampledTopK {
     SampleCounts& s = shared_.sample;
     constexpr int kSamples = SampleCounts::kSamples;
     if (thread() < kSamples) s.samples[thread()] = key_of(sampled_column(thread()));
-    for (int i = thread(); i < SampleCounts::kBins; i += kThreads) s.bins[i] = 0;
+    start_counting();
     if (thread() == 0) s.candidates = 0;
     // Of the last word, bits without a column.
     if (thread() < -slice_.columns % kWordBits + kWordBits && slice_.columns % kWordBits != 0) {
@@ -48,27 +49,36 @@ class SampledTopK {
   }
 
   /// Keeps the k >= 1 columns with the largest keys too, of equal ones the lower; at least k of the row's keys are not
-  /// 0. False where the sample did not help: then some of these columns are kept.
-  __device__ bool add(int k) {
-    SampleCounts& s = shared_.sample;
+  /// 0.
+  __device__ void add(int k, RowSelection<kThreads, StoredKeys>& selection) {
     __syncthreads();
-    for (int group = warp(); group < SampleCounts::kBins / kWordBits; group += kThreads / kWarpSize) {
-      const uint32_t sum = __reduce_add_sync(kAllLanes, s.bins[group * kWordBits + lane()]);
-      if (lane() == 0) s.groups[group] = sum;
-    }
-    __syncthreads();
-    if (warp() == 0) find_bin(static_cast<uint32_t>(k));
-    __syncthreads();
-    const uint32_t candidates = shared_.count, wanted = shared_.rank;
-    if (candidates == 0 || candidates > SampleCounts::kCandidates) return false;
-    const uint32_t lowest = low_ + (shared_.digit << shift_);
-    const uint32_t end = lowest + (1u << shift_);
+    Bin bin = find_bin(static_cast<uint32_t>(k));
+    if (bin.count == 0) return selection.add_top_k(k);
+    uint32_t lowest = low_ + (bin.number << shift_);
+    const uint32_t behind = lowest + (1u << shift_);
     // The last bin has no upper end, nor has one that reaches beyond all integers; no key is ~0.
-    keep_and_list(lowest, shared_.digit == kLastBin || end < lowest ? ~0u : end);
+    const bool is_open = bin.number == kLastBin || behind < lowest;
+    if (bin.count > SampleCounts::kCandidates && is_open) return selection.add_top_k(k);
+    uint32_t end = is_open ? ~0u : behind;
+    while (bin.count > SampleCounts::kCandidates && bin.rank < bin.count && shift_ > 0) {
+      const uint32_t width = end - lowest;
+      shift_ = max(shift_ - kBinBits, 0);
+      start_counting();
+      __syncthreads();
+      slice_.keys.template for_each<kThreads>(slice_.columns, [&](uint32_t key) {
+        if (key - lowest < width) atomicAdd(&shared_.sample.bins[(key - lowest) >> shift_], 1u);
+      });
+      __syncthreads();
+      bin = find_bin(bin.rank);
+      lowest += bin.number << shift_;
+      end = lowest + (1u << shift_);
+    }
+    if (bin.rank == bin.count) return selection.add_largest({lowest, 0});
+    if (bin.count > SampleCounts::kCandidates) return selection.add_largest({end, static_cast<int>(bin.rank)});
+    keep_and_list(lowest, end);
     __syncthreads();
-    add_candidates(static_cast<int>(candidates), wanted);
+    add_candidates(static_cast<int>(bin.count), bin.rank);
     __syncthreads();
-    return true;
   }
 
  private:
@@ -95,9 +105,30 @@ class SampledTopK {
     return rank;
   }
 
-  /// Run by one warp: the bin of the k-th largest key into shared_.digit, the rank among the keys of that bin, and how
-  /// many those are; 0 where the key is below all bins.
-  __device__ void find_bin(uint32_t k) {
+  __device__ void start_counting() {
+    for (int i = thread(); i < SampleCounts::kBins; i += kThreads) shared_.sample.bins[i] = 0;
+  }
+
+  struct Bin {
+    uint32_t number;
+    uint32_t rank, count;  // of the k-th largest key among the bin's, and how many those are
+  };
+
+  /// The bin of the k-th largest key; a count of 0 where that is below all bins.
+  __device__ Bin find_bin(uint32_t k) {
+    SampleCounts& s = shared_.sample;
+    for (int group = warp(); group < SampleCounts::kBins / kWordBits; group += kThreads / kWarpSize) {
+      const uint32_t sum = __reduce_add_sync(kAllLanes, s.bins[group * kWordBits + lane()]);
+      if (lane() == 0) s.groups[group] = sum;
+    }
+    __syncthreads();
+    if (warp() == 0) search_bins(k);
+    __syncthreads();
+    return {shared_.digit, shared_.rank, shared_.count};
+  }
+
+  /// Run by one warp: the same into shared_.digit, rank and count.
+  __device__ void search_bins(uint32_t k) {
     constexpr int kGroups = SampleCounts::kBins / kWordBits;
     const SampleCounts& s = shared_.sample;
     // From the largest keys down.
