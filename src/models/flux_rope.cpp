@@ -1,7 +1,9 @@
 #include "models/flux_rope.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <map>
 #include <numeric>
 
 namespace chipmunk {
@@ -9,22 +11,36 @@ namespace chipmunk {
 RopeTables make_rope_tables(const Context& context, const std::vector<double>& positions,
                             const std::vector<int64_t>& axes_dims, double theta) {
   const size_t axes = axes_dims.size();
-  const int64_t tokens = static_cast<int64_t>(positions.size() / axes);
+  const size_t tokens = positions.size() / axes;
   const int64_t half = std::accumulate(axes_dims.begin(), axes_dims.end(), int64_t{0}) / 2;
-  const Tensor cos = make_host_tensor({tokens, half}, DType::kF32);
-  const Tensor sin = make_host_tensor({tokens, half}, DType::kF32);
-  float* cos_out = cos.data_as<float>();
-  float* sin_out = sin.data_as<float>();
-  for (int64_t token = 0; token < tokens; ++token) {
-    for (size_t axis = 0; axis < axes; ++axis) {
-      const double position = positions[static_cast<size_t>(token) * axes + axis];
-      const int64_t dim = axes_dims[axis];
-      for (int64_t i = 0; i < dim / 2; ++i) {
-        const double frequency = 1.0 / std::pow(theta, 2.0 * static_cast<double>(i) / static_cast<double>(dim));
-        *cos_out++ = static_cast<float>(std::cos(position * frequency));
-        *sin_out++ = static_cast<float>(std::sin(position * frequency));
+  const Tensor cos = make_host_tensor({static_cast<int64_t>(tokens), half}, DType::kF32);
+  const Tensor sin = make_host_tensor({static_cast<int64_t>(tokens), half}, DType::kF32);
+  auto *cos_of = cos.data_as<float>(), *sin_of = sin.data_as<float>();  // the axis' angles of a token
+  for (size_t axis = 0; axis < axes; ++axis) {
+    const int64_t angles = axes_dims[axis] / 2;
+    std::vector<double> frequencies;
+    for (int64_t i = 0; i < angles; ++i) {
+      frequencies.push_back(1.0 / std::pow(theta, 2.0 * static_cast<double>(i) / static_cast<double>(axes_dims[axis])));
+    }
+    // A grid's tokens share few positions: the first token at one is computed, the others are copies of it.
+    std::map<double, int64_t> first_at;
+    for (size_t token = 0; token < tokens; ++token) {
+      const double position = positions[token * axes + axis];
+      const int64_t row = static_cast<int64_t>(token) * half;
+      const auto [known, is_new] = first_at.try_emplace(position, row);
+      if (!is_new) {
+        std::copy_n(cos_of + known->second, angles, cos_of + row);
+        std::copy_n(sin_of + known->second, angles, sin_of + row);
+        continue;
+      }
+      for (int64_t i = 0; i < angles; ++i) {
+        const double angle = position * frequencies[static_cast<size_t>(i)];
+        cos_of[row + i] = static_cast<float>(std::cos(angle));
+        sin_of[row + i] = static_cast<float>(std::sin(angle));
       }
     }
+    cos_of += angles;
+    sin_of += angles;
   }
   return {context.to_device(cos), context.to_device(sin)};
 }
