@@ -28,6 +28,8 @@ class Backend {
   }
   /// Whether linear, or linear_pair for two, takes these, of which tokens lie side by side in x or in out.
   virtual bool takes_dense_tokens(const LinearParams* /*calls*/, int /*count*/) const { return false; }
+  /// Whether linear, or linear_pair for two, adds addends at no cost to speak of; it is given none where not.
+  virtual bool fuses_addend(const LinearParams* /*calls*/, int /*count*/) const { return false; }
   virtual void quantize_rows(const Context& context, const QuantizeRowsParams& params) = 0;
   virtual void dequantize_rows(const Context& context, const DequantizeRowsParams& params) = 0;
   virtual void attention(const Context& context, const AttentionParams& params) = 0;

@@ -56,29 +56,34 @@ struct HeadEpilogue {
   float epsilon = 0.0f;
 };
 
-/// out = residual + gate * activation(x weight^T + bias), each of bias, gate, residual optional; then, of the heads
-/// among its columns, the norm and rotation. out may be residual (in place).
+/// out = residual + gate * (activation(x weight^T + bias) + addend), each of bias, gate, residual, addend optional;
+/// then, of the heads among its columns, the norm and rotation. out may be residual (in place).
 struct LinearParams {
   In x;         // [B, T, K], strides x_batch_stride, x_row_stride
   In weight;    // [N, K], row stride weight_row_stride; any floating dtype
   In bias;      // [N] or null
   In gate;      // [B, N] or null, stride gate_batch_stride
   In residual;  // [B, T, N] or null, strides residual_batch_stride, residual_row_stride
-  Out out;      // [B, T, N], strides out_batch_stride, out_row_stride
+  In addend;  // [B, T, N] or null, strides addend_batch_stride, addend_row_stride; where Backend::fuses_addend says so
+  Out out;    // [B, T, N], strides out_batch_stride, out_row_stride
   int64_t batch, rows, in_features, out_features;  // B, T, K, N
   int64_t x_batch_stride, x_row_stride;
   int64_t weight_row_stride;
   int64_t gate_batch_stride;
   int64_t residual_batch_stride, residual_row_stride;
+  int64_t addend_batch_stride, addend_row_stride;
   int64_t out_batch_stride, out_row_stride;
   // Where Backend::takes_dense_tokens says so, tokens may lie side by side in place of channels: the row stride is 1
   // then, and this another.
   int64_t x_column_stride = 1, out_column_stride = 1;
   Activation activation = Activation::kNone;
-  HeadEpilogue heads;  // excludes activation, gate and residual
+  HeadEpilogue heads;  // excludes activation, gate, residual and addend
   // [N] or null. Given, the weight is kF8E4M3, its row n times weight_scale[n], and the rows of x are quantised as
   // core/fp8_rows.h says before they are multiplied.
   const float* weight_scale = nullptr;
+  // The kernel that was queued last writes nothing that this op reads and does not use what it writes: both may run at
+  // once. Everything before that one is complete when a kernel begins.
+  bool overlaps_last = false;
 };
 
 /// q and k among the columns of a linear's output, as the op on them sees them.
@@ -171,6 +176,7 @@ struct ColumnAttentionParams {
   int64_t group_size, capacity;                              // G = ceil(N / group_size)
   float scale;
   ColumnEpilogue epilogue = ColumnEpilogue::kNone;
+  bool overlaps_last = false;  // as of a linear
 };
 
 /// The keys of each group: static ones; and, where a group has room, those with the largest column sums and random
@@ -243,6 +249,7 @@ struct ColumnMlpParams {
   /// What lies behind the tokens of a feature's activations is in use: of other tokens.
   bool activations_go_on = false;
   Activation activation;
+  bool overlaps_last = false;  // as of a linear; of a pair, the first one's
 };
 
 /// Two of them: of a sequence whose first tokens and whose others have weights of their own. Counts and indices of the

@@ -20,6 +20,7 @@ class CudaBackend : public Backend {
   void require_fp8_linears() const override;
   void linear_pair(const Context& context, const LinearPairParams& params) override;
   bool takes_dense_tokens(const LinearParams* calls, int count) const override;
+  bool fuses_addend(const LinearParams* calls, int count) const override;
   void quantize_rows(const Context& context, const QuantizeRowsParams& params) override;
   void dequantize_rows(const Context& context, const DequantizeRowsParams& params) override;
   void attention(const Context& context, const AttentionParams& params) override;

@@ -63,6 +63,10 @@ bool CudaBackend::takes_dense_tokens(const LinearParams* calls, int count) const
   return std::all_of(calls, calls + count, takes_dense_tokens_of_x) || sm90::prefers_own_linear(device_, calls, count);
 }
 
+bool CudaBackend::fuses_addend(const LinearParams* calls, int count) const {
+  return sm90::prefers_own_linear(device_, calls, count);
+}
+
 void CudaBackend::multiply(const Context& context, const LinearParams& params) {
   if (params.weight_scale != nullptr) return multiply_fp8(context, params);
   const cudaStream_t stream = compute_stream(context);

@@ -12,7 +12,9 @@
 namespace chipmunk::cuda {
 
 /// Waits until everything before this kernel in its stream is complete. A kernel launched by launch_overlapping calls
-/// it in every thread before it writes device memory, or reads what those before it may write.
+/// it in every thread before it writes device memory, or reads what those before it may write. One that does not depend
+/// on the kernel before it (LinearParams::overlaps_last) calls it at its end instead, since what is behind waits for it
+/// alone; it began when everything earlier was complete, for no kernel lets it begin, or ends, without having waited.
 __device__ inline void wait_for_previous_kernels() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;\n" ::: "memory");

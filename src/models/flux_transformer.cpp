@@ -70,9 +70,10 @@ struct Forward {
   void observe(const std::string& name, const Tensor& tensor) const {
     if (options.observer) options.observer(name, tensor);
   }
-  void attention(int layer, const Qkv& qkv, const Tensor& out) const {
+  void attention(int layer, const Qkv& qkv, const Tensor& out, bool overlaps_last = false) const {
     if (options.sparse == nullptr) return ops::attention_into(context, qkv.q, qkv.k, qkv.v, out);
-    options.sparse->attention(context, options.guidance_branch, layer, text_tokens, qkv.q, qkv.k, qkv.v, out);
+    options.sparse->attention(context, options.guidance_branch, layer, text_tokens, qkv.q, qkv.k, qkv.v, out,
+                              overlaps_last);
   }
   void count_dense_mlp(int layer) const {
     options.sparse->count_dense_mlp(layer, batch, tokens(), config.inner_dim(), config.mlp_dim());
@@ -84,9 +85,13 @@ struct Forward {
     if (there == nullptr) return {first, second, transposed_weight(context, second)};
     return {first, second, (is_text ? there->texts : there->layers).at(static_cast<size_t>(layer))};
   }
+  /// Ahead of sparse_mlp(); whether it has queued anything.
+  bool prepare_sparse_mlp(int layer, const Tensor& x, const MlpParts& parts) const {
+    return options.sparse->prepare_mlp(context, options.guidance_branch, layer, x, parts);
+  }
   /// MLP(x) with what the sparse method renews of it.
-  Tensor sparse_mlp(int layer, const Tensor& x, const MlpParts& parts, int64_t dense_rows = 0) const {
-    return options.sparse->mlp(context, options.guidance_branch, layer, x, parts, dense_rows);
+  Tensor sparse_mlp(int layer, const Tensor& x, const MlpParts& parts, const SparseMlpOptions& mlp = {}) const {
+    return options.sparse->mlp(context, options.guidance_branch, layer, x, parts, mlp);
   }
 };
 
@@ -152,11 +157,14 @@ ops::LinearCall qkv_call(const Forward& f, const Tensor& normed, const QkvStream
   return {normed.slice(1, s.begin, s.end), layer, qkv.slice(1, s.begin, s.end), epilogue};
 }
 
-void qkv_into(const Forward& f, const Tensor& normed, const QkvStream& s, const Tensor& qkv) {
+/// overlaps_last: see ops::LinearCall.
+void qkv_into(const Forward& f, const Tensor& normed, const QkvStream& s, const Tensor& qkv,
+              bool overlaps_last = false) {
   const std::vector<Linear> layers = join_adjacent(s.layer);
   if (layers.size() == 1) {
-    const ops::LinearCall call = qkv_call(f, normed, s, layers[0], qkv);
-    return ops::linear_into(f.context, call.x, call.layer, call.out, call.epilogue);
+    ops::LinearCall call = qkv_call(f, normed, s, layers[0], qkv);
+    call.overlaps_last = overlaps_last;
+    return ops::linear_into(f.context, call);
   }
   concat_linear_into(f.context, normed.slice(1, s.begin, s.end), s.layer, qkv.slice(1, s.begin, s.end));
   const Qkv parts = split_qkv(qkv, f.config.num_attention_heads);
@@ -195,10 +203,6 @@ ops::LinearCall hidden_call(const Stream& s, const Tensor& normed, const Tensor&
   return {s.rows(normed), s.weights.feed_forward.in, s.rows(hidden), {Activation::kGeluTanh, {}, {}}};
 }
 
-void run(const Forward& f, const ops::LinearCall& call) {
-  ops::linear_into(f.context, call.x, call.layer, call.out, call.epilogue);
-}
-
 /// The MLPs of a double block: joint += gate * MLP(normed), each stream with its own weights.
 void double_mlp(const Forward& f, const Stream& text, const Stream& image, int layer, const Tensor& normed,
                 HiddenStates* states) {
@@ -211,7 +215,9 @@ void double_mlp(const Forward& f, const Stream& text, const Stream& image, int l
   };
   const bool is_sparse = f.has_sparse_mlp(layer);
   if (is_sparse && f.options.sparse->has_sparse_text_mlp() && f.text_tokens > 0) {
-    const Tensor out = f.sparse_mlp(layer, normed, {part(text, true), part(image, false)});
+    const MlpParts parts = {part(text, true), part(image, false)};
+    f.prepare_sparse_mlp(layer, normed, parts);
+    const Tensor out = f.sparse_mlp(layer, normed, parts);
     states->add(text.rows(joint), text.rows(out), gate(text));
     return states->add(image.rows(joint), image.rows(out), gate(image));
   }
@@ -220,9 +226,11 @@ void double_mlp(const Forward& f, const Stream& text, const Stream& image, int l
     return gated_call(s, hidden, s.weights.feed_forward.out, gate(s), joint);
   };
   if (is_sparse) {
-    run(f, hidden_call(text, normed, hidden));
-    run(f, out_call(text));
-    const Tensor out = f.sparse_mlp(layer, image.rows(normed), {part(image, false)}, f.text_tokens);
+    ops::linear_into(f.context, hidden_call(text, normed, hidden));
+    ops::linear_into(f.context, out_call(text));
+    const MlpParts parts = {part(image, false)};
+    f.prepare_sparse_mlp(layer, image.rows(normed), parts);
+    const Tensor out = f.sparse_mlp(layer, image.rows(normed), parts, {.dense_rows = f.text_tokens});
     return states->add(image.rows(joint), out, gate(image));
   }
   ops::linear_pair_into(f.context, hidden_call(image, normed, hidden), hidden_call(text, normed, hidden));
@@ -266,25 +274,40 @@ Linear mlp_part(const Linear& out, int64_t channels) {
   return {out.weight.slice(1, channels, out.in_features()), out.bias, out.scale};
 }
 
+/// What follows the norm in a single block whose MLP is sparse: joint += gate * (attention_part(attention) + MLP). The
+/// choice of features, q, k and v, the MLP and the attention do not depend on their neighbours, so that each begins
+/// while the one before it ends. Memory that is freed meanwhile may still be read: their buffers are there before.
+void sparse_single_block(const Forward& f, const FluxSingleBlock& block, int layer, const Tensor& normed,
+                         const QkvStream& stream, const Tensor& gate, HiddenStates* states) {
+  const Tensor& joint = states->joint();
+  const int64_t channels = f.config.inner_dim();
+  const Tensor qkv = f.joint_buffer(3 * channels), attention = f.joint_buffer(channels);
+  const MlpParts mlp = {{f.tokens(), f.mlp_weights(layer, block.mlp_in, mlp_part(block.out, channels))}};
+  const bool has_queued = f.prepare_sparse_mlp(layer, normed, mlp);
+  qkv_into(f, normed, stream, qkv, has_queued);
+  const Tensor mlp_out = f.sparse_mlp(layer, normed, mlp, {.overlaps_last = true});
+  const int64_t heads = f.config.num_attention_heads;
+  f.attention(layer, split_qkv(qkv, heads), split_heads(attention, heads), true);
+  ops::LinearCall out{attention, attention_part(block.out, channels), joint, {Activation::kNone, gate, joint}};
+  const bool adds_mlp = ops::fuses_addend(f.context, out);
+  if (adds_mlp) out.epilogue.addend = mlp_out;
+  ops::linear_into(f.context, out);
+  if (!adds_mlp) states->add(joint, mlp_out, gate);
+}
+
 void single_block(const Forward& f, const FluxSingleBlock& block, int layer, HiddenStates* states) {
   const Tensor& joint = states->joint();
   const int64_t channels = f.config.inner_dim();
   const Tensor modulation = f.modulation(block.modulation, single_place(f.config, layer));
+  const Tensor gate = chunk(modulation, channels, 2);
   const Tensor normed = f.joint_buffer(channels);
   states->norm_into({joint, {chunk(modulation, channels, 0), chunk(modulation, channels, 1)}, normed});
-  const Tensor qkv_buffer = f.joint_buffer(3 * channels);
-  qkv_into(f, normed, {block.qkv, block.q_norm, block.k_norm, 0, f.tokens()}, qkv_buffer);
-  const Qkv qkv = split_qkv(qkv_buffer, f.config.num_attention_heads);
+  const QkvStream stream{block.qkv, block.q_norm, block.k_norm, 0, f.tokens()};
+  if (f.has_sparse_mlp(layer)) return sparse_single_block(f, block, layer, normed, stream, gate, states);
 
-  const Tensor gate = chunk(modulation, channels, 2);
-  if (f.has_sparse_mlp(layer)) {
-    const Tensor attention = f.joint_buffer(channels);
-    f.attention(layer, qkv, split_heads(attention, f.config.num_attention_heads));
-    ops::linear_into(f.context, attention, attention_part(block.out, channels), joint,
-                     {Activation::kNone, gate, joint});
-    const MlpWeights weights = f.mlp_weights(layer, block.mlp_in, mlp_part(block.out, channels));
-    return states->add(joint, f.sparse_mlp(layer, normed, {{f.tokens(), weights}}), gate);
-  }
+  const Tensor qkv_buffer = f.joint_buffer(3 * channels);
+  qkv_into(f, normed, stream, qkv_buffer);
+  const Qkv qkv = split_qkv(qkv_buffer, f.config.num_attention_heads);
   // Attention and MLP write side by side, so that the output layer reads one buffer.
   const Tensor features = f.joint_buffer(channels + f.config.mlp_dim());
   f.attention(layer, qkv, split_heads(features.slice(2, 0, channels), f.config.num_attention_heads));

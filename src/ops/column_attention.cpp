@@ -77,6 +77,7 @@ void column_attention_into(const Context& context, const Tensor& q, const Tensor
   params.capacity = capacity;
   params.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(head_dim));
   params.epilogue = options.epilogue;
+  params.overlaps_last = options.overlaps_last;
   context.backend().column_attention(context, params);
 }
 

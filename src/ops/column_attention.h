@@ -15,9 +15,10 @@ struct ColumnSet {
 struct ColumnAttentionOptions {
   float scale = 0.0f;  ///< multiplies q k^T; 0 means 1 / sqrt(D)
   ColumnEpilogue epilogue = ColumnEpilogue::kNone;
-  Tensor residual;           ///< [B, N, H, D]; for every epilogue but kNone
-  Tensor lse;                ///< f32 [B, H, N], receives lse_S; or empty
-  Tensor lse_all, lse_rest;  ///< f32 [B, H, N]; for kSplit (which writes lse_rest) and kMerge
+  Tensor residual;             ///< [B, N, H, D]; for every epilogue but kNone
+  Tensor lse;                  ///< f32 [B, H, N], receives lse_S; or empty
+  Tensor lse_all, lse_rest;    ///< f32 [B, H, N]; for kSplit (which writes lse_rest) and kMerge
+  bool overlaps_last = false;  ///< see LinearCall
 };
 
 /// Attention over the keys of `columns` alone, joined with what is known of the others (see ColumnEpilogue).

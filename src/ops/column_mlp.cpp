@@ -203,14 +203,16 @@ void column_mlp_into(const Context& context, const Tensor& x, const Linear& firs
 }
 
 void column_mlp_into(const Context& context, const Tensor& x, const std::vector<ColumnMlpPart>& parts,
-                     Activation activation, const FeatureSet& features, const Tensor& activations,
-                     const Tensor& result) {
+                     Activation activation, const FeatureSet& features, const Tensor& activations, const Tensor& result,
+                     bool overlaps_last) {
   if (parts.empty() || parts.size() > 2) {
     fail_argument("column_mlp: parts", "one or two", static_cast<int64_t>(parts.size()));
   }
   if (parts.size() == 1) {
-    return column_mlp_into(context, x, parts[0].first, activation, parts[0].second_transposed, features, activations,
-                           result);
+    ColumnMlpParams params = column_mlp_params(context, x, parts[0].first, activation, parts[0].second_transposed,
+                                               features, activations, result);
+    params.overlaps_last = overlaps_last;
+    return context.backend().column_mlp(context, params);
   }
   check_rows(context, x, "column_mlp: x");
   const int64_t batch = x.dim(0), rows = x.dim(1), split = parts[0].tokens;
@@ -245,6 +247,7 @@ void column_mlp_into(const Context& context, const Tensor& x, const std::vector<
     ColumnMlpPairParams pair{part(parts[0], 0, split, 0, split_block),
                              part(parts[1], split, rows, split_block, blocks)};
     pair.first.activations_go_on = true;
+    pair.first.overlaps_last = overlaps_last && b == 0;
     context.backend().column_mlp_pair(context, pair);
   }
 }

@@ -67,6 +67,7 @@ struct ColumnMlpPart {
 /// The parts' tokens add up to T, their layers have the same sizes. features: of the first part's blocks, then of the
 /// second's.
 void column_mlp_into(const Context& context, const Tensor& x, const std::vector<ColumnMlpPart>& parts,
-                     Activation activation, const FeatureSet& features, const Tensor& activations, const Tensor& out);
+                     Activation activation, const FeatureSet& features, const Tensor& activations, const Tensor& out,
+                     bool overlaps_last = false);
 
 }  // namespace chipmunk::ops

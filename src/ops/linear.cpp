@@ -20,8 +20,8 @@ HeadEpilogue head_epilogue(const Context& context, const LinearEpilogue& epilogu
     fail_argument("linear: columns of q's and k's heads", "at most " + std::to_string(out_features),
                   2 * heads.count * heads.head_dim);
   }
-  if (epilogue.activation != Activation::kNone || epilogue.gate || epilogue.residual) {
-    throw Error(ErrorCode::kInvalidArgument, "expected heads without activation, gate and residual", "linear");
+  if (epilogue.activation != Activation::kNone || epilogue.gate || epilogue.residual || epilogue.addend) {
+    throw Error(ErrorCode::kInvalidArgument, "expected heads without activation, gate, residual and addend", "linear");
   }
   check_qk_norm_rope(context, heads.norm_rope, tokens, heads.head_dim, "linear");
   return {in(heads.norm_rope.q_weight),
@@ -45,7 +45,9 @@ bool has_dense_tokens(const LinearParams& params) {
 }
 
 LinearParams params_of(const Context& context, const LinearCall& call) {
-  return linear_params(context, call.x, call.layer, call.out, call.epilogue);
+  LinearParams params = linear_params(context, call.x, call.layer, call.out, call.epilogue);
+  params.overlaps_last = call.overlaps_last;
+  return params;
 }
 
 std::vector<LinearParams> params_of(const Context& context, const std::vector<LinearCall>& calls) {
@@ -68,6 +70,46 @@ void check_taken(const Context& context, const std::vector<LinearParams>& params
               is_x ? "linear: x" : "linear: out");
 }
 
+bool fuses_addend(const Context& context, const std::vector<LinearParams>& params) {
+  return context.backend().fuses_addend(params.data(), static_cast<int>(params.size()));
+}
+
+/// out = residual + gate * addend, which then is the residual.
+void add_first(const Context& context, LinearParams* params) {
+  LinearParams& p = *params;
+  if (p.addend.data == nullptr) return;
+  context.backend().gated_add(context, {.x = p.addend,
+                                        .gate = p.gate,
+                                        .residual = p.residual,
+                                        .out = p.out,
+                                        .batch = p.batch,
+                                        .rows = p.rows,
+                                        .channels = p.out_features,
+                                        .x_batch_stride = p.addend_batch_stride,
+                                        .x_row_stride = p.addend_row_stride,
+                                        .gate_batch_stride = p.gate_batch_stride,
+                                        .residual_batch_stride = p.residual_batch_stride,
+                                        .residual_row_stride = p.residual_row_stride,
+                                        .out_batch_stride = p.out_batch_stride,
+                                        .out_row_stride = p.out_row_stride});
+  p.addend = {};
+  p.residual = {p.out.data, p.out.dtype};
+  p.residual_batch_stride = p.out_batch_stride;
+  p.residual_row_stride = p.out_row_stride;
+}
+
+/// Checks what depends on the device, and takes away addends that it does not fuse.
+void prepare(const Context& context, std::vector<LinearParams>* params) {
+  check_taken(context, *params);
+  const bool any_addend =
+      std::any_of(params->begin(), params->end(), [](const LinearParams& p) { return p.addend.data != nullptr; });
+  if (!any_addend || fuses_addend(context, *params)) return;
+  for (LinearParams& p : *params) {
+    add_first(context, &p);
+    p.overlaps_last = false;
+  }
+}
+
 }  // namespace
 
 LinearParams linear_params(const Context& context, const Tensor& x, const Linear& layer, const Tensor& out_tensor,
@@ -85,11 +127,17 @@ LinearParams linear_params(const Context& context, const Tensor& x, const Linear
   check_shape(context, result, out_shape, "linear: out");
   check_optional_shape(context, layer.bias, {out_features}, "linear: bias");
   check_optional_shape(context, epilogue.gate, {rows.dim(0), out_features}, "linear: gate");
-  Tensor residual = epilogue.residual;
-  if (residual) {
-    residual = as_batched_rows(residual, "linear: residual");
-    check_shape(context, residual, out_shape, "linear: residual");
-    check_activation(context, residual, "linear: residual");
+  const auto added_rows = [&](const Tensor& added, const char* what) {
+    if (!added) return added;
+    const Tensor batched = as_batched_rows(added, what);
+    check_shape(context, batched, out_shape, what);
+    check_activation(context, batched, what);
+    return batched;
+  };
+  const Tensor residual = added_rows(epilogue.residual, "linear: residual");
+  const Tensor addend = added_rows(epilogue.addend, "linear: addend");
+  if (addend && !(epilogue.gate && residual)) {
+    throw Error(ErrorCode::kInvalidArgument, "expected an addend with gate and residual", "linear: addend");
   }
   check_activation(context, x, "linear: x");
   check_activation(context, out_tensor, "linear: out");
@@ -114,6 +162,7 @@ LinearParams linear_params(const Context& context, const Tensor& x, const Linear
   params.bias = in(layer.bias);
   params.gate = in(epilogue.gate);
   params.residual = in(residual);
+  params.addend = in(addend);
   params.out = out(result);
   params.batch = rows.dim(0);
   params.rows = rows.dim(1);
@@ -125,6 +174,8 @@ LinearParams linear_params(const Context& context, const Tensor& x, const Linear
   params.gate_batch_stride = epilogue.gate ? epilogue.gate.stride(0) : 0;
   params.residual_batch_stride = residual ? residual.stride(0) : 0;
   params.residual_row_stride = residual ? residual.stride(1) : 0;
+  params.addend_batch_stride = addend ? addend.stride(0) : 0;
+  params.addend_row_stride = addend ? addend.stride(1) : 0;
   params.out_batch_stride = result.stride(0);
   params.out_row_stride = result.stride(1);
   params.x_column_stride = column_stride(rows, "linear: x");
@@ -137,15 +188,23 @@ LinearParams linear_params(const Context& context, const Tensor& x, const Linear
 
 void linear_into(const Context& context, const Tensor& x, const Linear& layer, const Tensor& out,
                  const LinearEpilogue& epilogue) {
-  const LinearParams params = linear_params(context, x, layer, out, epilogue);
-  check_taken(context, {params});
-  context.backend().linear(context, params);
+  linear_into(context, {x, layer, out, epilogue});
+}
+
+void linear_into(const Context& context, const LinearCall& call) {
+  std::vector<LinearParams> params = {params_of(context, call)};
+  prepare(context, &params);
+  context.backend().linear(context, params[0]);
 }
 
 void linear_pair_into(const Context& context, const LinearCall& first, const LinearCall& second) {
-  const LinearPairParams params{params_of(context, first), params_of(context, second)};
-  check_taken(context, {params.first, params.second});
-  context.backend().linear_pair(context, params);
+  std::vector<LinearParams> params = params_of(context, {first, second});
+  prepare(context, &params);
+  context.backend().linear_pair(context, {params[0], params[1]});
+}
+
+bool fuses_addend(const Context& context, const LinearCall& call) {
+  return fuses_addend(context, params_of(context, std::vector{call}));
 }
 
 bool takes_dense_tokens(const Context& context, const std::vector<LinearCall>& calls) {

@@ -29,12 +29,14 @@ struct LinearHeads {
   QkNormRope norm_rope;
 };
 
-/// What follows a matmul before its result is stored: residual + gate * activation(y); or what becomes of heads.
+/// What follows a matmul before its result is stored: residual + gate * (activation(y) + addend); or what becomes of
+/// heads.
 struct LinearEpilogue {
   Activation activation = Activation::kNone;
   Tensor gate;             ///< [B, out_features], one row a sample, or empty
   Tensor residual;         ///< the shape of out, or empty; may be out itself
   LinearHeads heads = {};  ///< excludes the others
+  Tensor addend = {};      ///< the shape of out, or empty; with gate and residual only
 };
 
 /// x: [T, K] or [B, T, K] in the dtype of activations; out: the same with out_features in place of K.
@@ -50,9 +52,16 @@ struct LinearCall {
   Linear layer;
   Tensor out;
   LinearEpilogue epilogue = {};
+  /// A GPU may compute it beside the op that was queued last: that writes nothing that this one reads, and does not use
+  /// what this one writes, nor had memory that was freed since and may now be written.
+  bool overlaps_last = false;
 };
+void linear_into(const Context& context, const LinearCall& call);
 /// Two calls of linear_into of which neither writes what the other reads: a GPU may compute them together.
 void linear_pair_into(const Context& context, const LinearCall& first, const LinearCall& second);
+
+/// Whether an addend of the call costs little: gated_add_into goes ahead of the linear where not.
+bool fuses_addend(const Context& context, const LinearCall& call);
 
 /// Whether the device computes a linear, or a pair, of which tokens lie side by side in x or in out.
 bool takes_dense_tokens(const Context& context, const std::vector<LinearCall>& calls);

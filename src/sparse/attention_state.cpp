@@ -122,7 +122,8 @@ ops::ColumnAttentionOptions SparseAttentionState::epilogue(bool full_step) const
 }
 
 void SparseAttentionState::forward(const Context& context, AttentionStep kind, int step, const Tensor& q,
-                                   const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& random_columns) {
+                                   const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& random_columns,
+                                   bool overlaps_last) {
   column_sums_ = {};
   if (kind == AttentionStep::kSkip) {
     throw Error(ErrorCode::kInvalidArgument, "a skipped step computes no attention", "sparse attention");
@@ -131,6 +132,7 @@ void SparseAttentionState::forward(const Context& context, AttentionStep kind, i
     require(cache_, kind, "the cache");
     ops::ColumnAttentionOptions options = epilogue(false);
     options.residual = cache_;
+    options.overlaps_last = overlaps_last;
     ops::column_attention_into(context, q, k, v, columns_, out, options);
     return;
   }

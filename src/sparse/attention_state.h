@@ -49,7 +49,7 @@ class SparseAttentionState {
   /// random_columns: u8 [B, H, G, N], used by kRefresh besides the drawn ones; or empty.
   /// Throws kInvalidArgument for kSkip and for a kind that needs an earlier step which was not run.
   void forward(const Context& context, AttentionStep kind, int step, const Tensor& q, const Tensor& k, const Tensor& v,
-               const Tensor& out, const Tensor& random_columns = {});
+               const Tensor& out, const Tensor& random_columns = {}, bool overlaps_last = false);
 
   /// The columns in force; empty tensors before the first refresh.
   const ops::ColumnSet& columns() const { return columns_; }

@@ -61,7 +61,7 @@ std::vector<ops::LinearCall> linear_of_parts(const Tensor& x, const MlpParts& pa
 
 void run(const Context& context, const std::vector<ops::LinearCall>& calls) {
   if (calls.size() == 2) return ops::linear_pair_into(context, calls[0], calls[1]);
-  ops::linear_into(context, calls[0].x, calls[0].layer, calls[0].out, calls[0].epilogue);
+  ops::linear_into(context, calls[0]);
 }
 
 void check(const Tensor& x, const MlpParts& parts) {
@@ -112,7 +112,6 @@ void SparseMlpState::full(const Context& context, const Tensor& x, const MlpPart
   run(context, first_layer(activations));
   run(context, second_layer(activations));
   if (!takes_activations) ops::copy_into(context, activations, activations_);
-  means_ = ops::to_dense(context, mean_pre_activations(context, x, parts, plan_->mean_rows), DType::kF32);
 }
 
 void SparseMlpState::choose_features(const Context& context, int step, const Tensor& x, const MlpParts& parts,
@@ -147,25 +146,37 @@ void SparseMlpState::forward(const Context& context, MlpStep kind, int step, con
 
 void SparseMlpState::forward(const Context& context, MlpStep kind, int step, const Tensor& x, const MlpParts& parts,
                              const Tensor& random_features) {
+  prepare(context, kind, step, x, parts, random_features);
+  compute(context, kind, x, parts);
+}
+
+bool SparseMlpState::prepare(const Context& context, MlpStep kind, int step, const Tensor& x, const MlpParts& parts,
+                             const Tensor& random_features) {
   check(x, parts);
   if (kind == MlpStep::kSkip) {
     throw Error(ErrorCode::kInvalidArgument, "a skipped step computes no MLP", "sparse MLP");
   }
   if (kind == MlpStep::kFull) {
-    full(context, x, parts);
-  } else {
-    if (activations_.empty()) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "a sparse step (" + std::string(to_string(kind)) + ") needs an earlier full step", "sparse MLP");
-    }
-    // Adaptive step caching may have skipped the step that was to choose first.
-    if (kind == MlpStep::kSparseSelect || features_.indices.empty()) {
-      choose_features(context, step, x, parts, random_features);
-    }
-    std::vector<ops::ColumnMlpPart> layers;
-    for (const auto& [tokens, weights] : parts) layers.push_back({tokens, weights.first, weights.second_transposed});
-    ops::column_mlp_into(context, x, layers, parts.front().weights.activation, features_, activations_, output_);
+    means_ = ops::to_dense(context, mean_pre_activations(context, x, parts, plan_->mean_rows), DType::kF32);
+    return true;
   }
+  if (activations_.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "a sparse step (" + std::string(to_string(kind)) + ") needs an earlier full step", "sparse MLP");
+  }
+  // Adaptive step caching may have skipped the step that was to choose first.
+  if (kind == MlpStep::kSparseReuse && !features_.indices.empty()) return false;
+  choose_features(context, step, x, parts, random_features);
+  return true;
+}
+
+void SparseMlpState::compute(const Context& context, MlpStep kind, const Tensor& x, const MlpParts& parts,
+                             bool overlaps_last) {
+  if (kind == MlpStep::kFull) return full(context, x, parts);
+  std::vector<ops::ColumnMlpPart> layers;
+  for (const auto& [tokens, weights] : parts) layers.push_back({tokens, weights.first, weights.second_transposed});
+  ops::column_mlp_into(context, x, layers, parts.front().weights.activation, features_, activations_, output_,
+                       overlaps_last);
 }
 
 }  // namespace chipmunk

@@ -55,6 +55,12 @@ class SparseMlpState {
   /// The same of one part.
   void forward(const Context& context, MlpStep kind, int step, const Tensor& x, const MlpWeights& weights,
                const Tensor& random_features = {});
+  /// forward() in two: block means of x and the choice of features, then the MLP. Others may queue work in between.
+  /// overlaps_last: see ops::LinearCall; for the sparse kinds. Returns whether anything was queued.
+  bool prepare(const Context& context, MlpStep kind, int step, const Tensor& x, const MlpParts& parts,
+               const Tensor& random_features = {});
+  void compute(const Context& context, MlpStep kind, const Tensor& x, const MlpParts& parts,
+               bool overlaps_last = false);
 
   /// The features in force; empty tensors before the first sparse step.
   const ops::FeatureSet& features() const { return features_; }

@@ -94,7 +94,8 @@ std::shared_ptr<const SparseAttentionPlan> SparseTransformerState::attention_pla
 }
 
 void SparseTransformerState::attention(const Context& context, int branch, int layer, int64_t text_tokens,
-                                       const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out) {
+                                       const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
+                                       bool overlaps_last) {
   const bool sparse = options_.config.attn.is_enabled && layer >= options_.config.attn.first_n_dense_layers;
   const AttentionStep kind = sparse ? schedule_.attention_kind(step_, layer) : AttentionStep::kDense;
   Layer& state = layer_of(branch, layer);
@@ -102,7 +103,7 @@ void SparseTransformerState::attention(const Context& context, int branch, int l
     if (!state.attention) {
       state.attention = std::make_unique<SparseAttentionState>(attention_plan(context, q, text_tokens), branch, layer);
     }
-    state.attention->forward(context, kind, step_, q, k, v, out);
+    state.attention->forward(context, kind, step_, q, k, v, out, {}, overlaps_last);
   } else {
     ops::attention_into(context, q, k, v, out);
   }
@@ -113,8 +114,7 @@ bool SparseTransformerState::has_sparse_mlp(int layer) const {
   return options_.config.mlp.is_enabled && layer >= options_.config.mlp.first_n_dense_layers;
 }
 
-Tensor SparseTransformerState::mlp(const Context& context, int branch, int layer, const Tensor& x,
-                                   const MlpParts& parts, int64_t dense_rows) {
+SparseMlpState& SparseTransformerState::mlp_of(int branch, int layer) {
   Layer& state = layer_of(branch, layer);
   if (!state.mlp) {
     if (!mlp_plan_) {
@@ -122,12 +122,23 @@ Tensor SparseTransformerState::mlp(const Context& context, int branch, int layer
     }
     state.mlp = std::make_unique<SparseMlpState>(mlp_plan_, branch, layer);
   }
+  return *state.mlp;
+}
+
+bool SparseTransformerState::prepare_mlp(const Context& context, int branch, int layer, const Tensor& x,
+                                         const MlpParts& parts) {
+  return mlp_of(branch, layer).prepare(context, schedule_.mlp_kind(step_, layer), step_, x, parts);
+}
+
+Tensor SparseTransformerState::mlp(const Context& context, int branch, int layer, const Tensor& x,
+                                   const MlpParts& parts, const SparseMlpOptions& options) {
+  SparseMlpState& state = mlp_of(branch, layer);
   const MlpStep kind = schedule_.mlp_kind(step_, layer);
-  state.mlp->forward(context, kind, step_, x, parts);
+  state.compute(context, kind, x, parts, options.overlaps_last);
   if (options_.record) {
-    record_mlp(context, kind, layer, *state.mlp, x, parts.front().weights.first.out_features(), dense_rows);
+    record_mlp(context, kind, layer, state, x, parts.front().weights.first.out_features(), options.dense_rows);
   }
-  return state.mlp->output();
+  return state.output();
 }
 
 void SparseTransformerState::count_dense_mlp(int layer, int64_t batch, int64_t rows, int64_t channels,

@@ -13,6 +13,12 @@
 
 namespace chipmunk {
 
+/// Of SparseTransformerState::mlp.
+struct SparseMlpOptions {
+  int64_t dense_rows = 0;      ///< tokens of the layer whose MLP is computed elsewhere, for the records
+  bool overlaps_last = false;  ///< see ops::LinearCall; sparse steps make use of it
+};
+
 /// Everything that the sparse method keeps for one generation of one transformer: a state per guidance branch and
 /// layer, made on first use, and the last hidden states that skipped steps reuse. Not shared between generations.
 class SparseTransformerState {
@@ -39,18 +45,20 @@ class SparseTransformerState {
   /// The hidden states after the last block of a branch's last run; empty before.
   Tensor& last_hidden(int branch) { return last_hidden_[static_cast<size_t>(branch)]; }
 
-  /// out = attention of a layer. q, k, v, out: [B, N, H, D]; the text tokens are the first ones.
+  /// out = attention of a layer. q, k, v, out: [B, N, H, D]; the text tokens are the first ones. overlaps_last: see
+  /// ops::LinearCall; sparse steps make use of it.
   void attention(const Context& context, int branch, int layer, int64_t text_tokens, const Tensor& q, const Tensor& k,
-                 const Tensor& v, const Tensor& out);
+                 const Tensor& v, const Tensor& out, bool overlaps_last = false);
 
   /// Whether a layer's MLP runs through mlp(): false where it is always dense.
   bool has_sparse_mlp(int layer) const;
   /// Whether mlp() takes the text's tokens too in layers where they have an MLP of their own.
   bool has_sparse_text_mlp() const { return options_.config.mlp.include_text; }
-  /// MLP(x) of a layer (see SparseMlpState), to be read only, before the layer's next step. dense_rows: tokens of the
-  /// layer whose MLP is computed elsewhere, for the records.
+  /// What mlp() needs besides the MLP itself, ahead of the same layer's mlp(): see SparseMlpState::prepare.
+  bool prepare_mlp(const Context& context, int branch, int layer, const Tensor& x, const MlpParts& parts);
+  /// MLP(x) of a layer (see SparseMlpState), to be read only, before the layer's next step.
   Tensor mlp(const Context& context, int branch, int layer, const Tensor& x, const MlpParts& parts,
-             int64_t dense_rows = 0);
+             const SparseMlpOptions& options = {});
   /// For the records: a layer's MLP of `rows` tokens ran densely.
   void count_dense_mlp(int layer, int64_t batch, int64_t rows, int64_t channels, int64_t features);
 
@@ -71,6 +79,7 @@ class SparseTransformerState {
   };
 
   Layer& layer_of(int branch, int layer);
+  SparseMlpState& mlp_of(int branch, int layer);
   std::shared_ptr<const SparseAttentionPlan> attention_plan(const Context& context, const Tensor& q,
                                                             int64_t text_tokens);
   void record_attention(const Context& context, AttentionStep kind, int layer, Layer& state, const Tensor& out);

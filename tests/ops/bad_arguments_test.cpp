@@ -181,6 +181,14 @@ const BadCall kBadCalls[] = {
      [](const Context& c, const Maker& t) {
        ops::linear(c, t({3, 4}), {t({5, 4}), {}}, {Activation::kNone, {}, t({3, 4})});
      }},
+    {"linear_addend", ErrorCode::kShapeMismatch, "linear: addend",
+     [](const Context& c, const Maker& t) {
+       ops::linear(c, t({3, 4}), {t({5, 4}), {}}, {Activation::kNone, t({1, 5}), t({3, 5}), {}, t({3, 4})});
+     }},
+    {"linear_addend_alone", ErrorCode::kInvalidArgument, "linear: addend",
+     [](const Context& c, const Maker& t) {
+       ops::linear(c, t({3, 4}), {t({5, 4}), {}}, {Activation::kNone, {}, t({3, 5}), {}, t({3, 5})});
+     }},
     {"linear_out", ErrorCode::kShapeMismatch, "linear: out",
      [](const Context& c, const Maker& t) { ops::linear_into(c, t({3, 4}), {t({5, 4}), {}}, t({3, 6})); }},
     {"linear_integer_weight", ErrorCode::kInvalidArgument, "linear: weight",

@@ -17,6 +17,7 @@ struct LinearCase : NamedCase {
   Activation activation = Activation::kNone;
   bool bias = false, gate = false, residual = false;
   int64_t pad = 0;  // of every operand that may be a view: strided rows and batches
+  bool addend = false;
 };
 
 const LinearCase kCases[] = {
@@ -25,7 +26,8 @@ const LinearCase kCases[] = {
     {"bias", 1, 33, 48, 40, DType::kF32, Activation::kNone, true},
     {"gelu", 2, 20, 32, 64, DType::kF32, Activation::kGeluTanh, true},
     {"gate_residual", 2, 40, 64, 96, DType::kF32, Activation::kNone, true, true, true},
-    {"everything", 3, 17, 40, 72, DType::kBF16, Activation::kGeluTanh, true, true, true, 3},
+    {"addend", 1, 33, 64, 96, DType::kBF16, Activation::kNone, false, true, true, 0, true},
+    {"everything", 3, 17, 40, 72, DType::kBF16, Activation::kGeluTanh, true, true, true, 3, true},
     // corner: one, primes, just past a tile
     {"one_by_one", 1, 1, 1, 1},
     {"one_by_one_many_rows", 1, 9, 1, 1},
@@ -46,7 +48,7 @@ const LinearCase kCases[] = {
     {"few_f16", 1, 3, 97, 67, DType::kF16},
     {"few_f8_e4m3", 1, 5, 97, 67, DType::kF8E4M3},
     {"few_f8_e5m2", 1, 7, 97, 67, DType::kF8E5M2},
-    {"few_everything", 2, 4, 131, 101, DType::kBF16, Activation::kGeluTanh, true, true, true, 2},
+    {"few_everything", 2, 4, 131, 101, DType::kBF16, Activation::kGeluTanh, true, true, true, 2, true},
     // each activation
     {"gelu_erf", 1, 20, 30, 40, DType::kF32, Activation::kGeluErf, true},
     {"quick_gelu", 1, 20, 30, 40, DType::kF32, Activation::kQuickGelu, true},
@@ -71,13 +73,14 @@ class LinearTest : public OpCaseTest<LinearCase> {
     problem.epilogue.activation = c.activation;
     if (c.gate) problem.epilogue.gate = random_view({c.batch, c.out_features}, c.pad);
     if (c.residual) problem.epilogue.residual = random_view(problem.out_shape, c.pad);
+    if (c.addend) problem.epilogue.addend = random_view(problem.out_shape, c.pad);
     return problem;
   }
 
   Reference reference(const Problem& problem) {
     return reference_linear({read(problem.x), read(problem.layer.weight), read(problem.layer.bias),
-                             read(problem.epilogue.gate), read(problem.epilogue.residual),
-                             problem.epilogue.activation});
+                             read(problem.epilogue.gate), read(problem.epilogue.residual), problem.epilogue.activation,
+                             read(problem.epilogue.addend)});
   }
 
   static double factor(const LinearCase& c) { return 4.0 + std::sqrt(static_cast<double>(c.in_features)); }
@@ -286,6 +289,7 @@ struct PairCase : NamedCase {
   int64_t batch, rows, second_rows, in_features, out_features, second_out_features;
   bool gate, residual;
   Activation activation = Activation::kNone;
+  bool addend = false;
 };
 
 class LinearPairTest : public OpCaseTest<PairCase> {};
@@ -302,6 +306,7 @@ TEST_P(LinearPairTest, MatchesReference) {
       call.out = random({c.batch, rows, columns});
       if (c.gate) call.epilogue.gate = random({c.batch, columns});
       if (c.residual) call.epilogue.residual = call.out;
+      if (c.addend) call.epilogue.addend = random({c.batch, rows, columns});
       call.epilogue.activation = c.activation;
       return call;
     };
@@ -310,7 +315,8 @@ TEST_P(LinearPairTest, MatchesReference) {
     Reference expected[2];
     for (int i = 0; i < 2; ++i) {
       expected[i] = reference_linear({read(calls[i].x), read(calls[i].layer.weight), read(calls[i].layer.bias),
-                                      read(calls[i].epilogue.gate), read(calls[i].epilogue.residual), c.activation});
+                                      read(calls[i].epilogue.gate), read(calls[i].epilogue.residual), c.activation,
+                                      read(calls[i].epilogue.addend)});
     }
     ops::linear_pair_into(context(), calls[0], calls[1]);
     for (int i = 0; i < 2; ++i) {
@@ -321,14 +327,16 @@ TEST_P(LinearPairTest, MatchesReference) {
 
 CHIPMUNK_INSTANTIATE(
     LinearPairTest,
-    ::testing::Values(PairCase{"gated_residual", 1, 300, 260, 192, 416, 416, true, true},
-                      PairCase{"residual", 2, 257, 129, 64, 208, 208, false, true},
-                      PairCase{"gate", 1, 256, 1, 128, 256, 256, true, false},
+    // Most fill units well enough for the kernel of our own.
+    ::testing::Values(PairCase{"gated_residual", 1, 500, 250, 192, 416, 416, true, true},
+                      PairCase{"residual", 2, 255, 201, 64, 208, 208, false, true},
+                      PairCase{"gate", 1, 256, 100, 128, 256, 256, true, false},
                       // Many units of one step each: results change hands as fast as they can.
                       PairCase{"many_units", 1, 2048, 512, 64, 1536, 1024, true, true},
+                      PairCase{"addend", 2, 500, 250, 64, 416, 200, true, true, Activation::kNone, true},
+                      PairCase{"addend_activated", 1, 40, 20, 64, 72, 80, true, true, Activation::kSilu, true},
                       PairCase{"nothing", 1, 100, 50, 64, 72, 80, false, false},
                       PairCase{"columns_differ", 1, 256, 512, 64, 624, 1000, true, true},
-                      // These fill units well enough for the kernel of our own.
                       PairCase{"gelu", 1, 500, 250, 192, 504, 504, false, false, Activation::kGeluTanh},
                       PairCase{"gelu_batched", 2, 250, 200, 64, 256, 504, false, false, Activation::kGeluTanh},
                       PairCase{"odd", 3, 33, 7, 40, 50, 31, true, true}));

@@ -57,9 +57,10 @@ Reference reference_linear(const LinearArguments& a) {
         }
         const int64_t i = (b * rows + t) * features + n;
         const double gate = get_or(a.gate, b * features + n, 1.0), residual = get_or(a.residual, i, 0.0);
-        result.value[i] = residual + gate * reference_activation(a.activation, sum);
+        const double addend = get_or(a.addend, i, 0.0);
+        result.value[i] = residual + gate * (reference_activation(a.activation, sum) + addend);
         // No activation has a slope above 1.13; the second half is for its own rounding.
-        result.magnitude[i] = std::abs(residual) + 2.0 * std::abs(gate) * magnitude;
+        result.magnitude[i] = std::abs(residual) + std::abs(gate) * (2.0 * magnitude + std::abs(addend));
       }
     }
   }

@@ -39,6 +39,7 @@ struct LinearArguments {
   Array gate;      // [B, N]
   Array residual;  // [B, T, N]
   Activation activation = Activation::kNone;
+  Array addend = {};  // [B, T, N]
 };
 Reference reference_linear(const LinearArguments& arguments);
 

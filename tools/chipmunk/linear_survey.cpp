@@ -48,6 +48,7 @@ struct Problem {
     call.epilogue.activation = shape.activation;
     if (shape.gated) call.epilogue.gate = random.normal({1, n}, DType::kBF16, 1.0f);
     if (shape.residual) call.epilogue.residual = random.normal({1, rows, n}, DType::kBF16, 1.0f);
+    if (shape.addend) call.epilogue.addend = random.normal({1, rows, n}, DType::kBF16, 1.0f);
     if (shape.heads == 0) return;
     // q, k and v.
     const int64_t head_dim = n / shape.heads / 3;

@@ -32,9 +32,9 @@ OpNote note(const LinearParams& p) {
   return {OpKind::kLinear,
           2.0 * static_cast<double>(m * n) * static_cast<double>(k),
           bytes(p.x, m * k) + bytes(p.weight, n * k) + bytes(p.bias, n) + bytes(p.gate, p.batch * n) +
-              bytes(p.residual, m * n) + bytes(p.out, m * n),
-          {m, 0, n, k, p.activation, p.residual.data != nullptr, p.gate.data != nullptr, p.heads.heads,
-           p.weight_scale != nullptr},
+              bytes(p.residual, m * n) + bytes(p.addend, m * n) + bytes(p.out, m * n),
+          {m, 0, n, k, p.activation, p.residual.data != nullptr, p.gate.data != nullptr, p.addend.data != nullptr,
+           p.heads.heads, p.weight_scale != nullptr},
           {}};
 }
 
@@ -194,6 +194,7 @@ class TimedContext::TimingBackend : public Backend {
   bool takes_dense_tokens(const LinearParams* calls, int count) const override {
     return inner_->takes_dense_tokens(calls, count);
   }
+  bool fuses_addend(const LinearParams* calls, int count) const override { return inner_->fuses_addend(calls, count); }
   void quantize_rows(const Context& c, const QuantizeRowsParams& p) override { timed(c, &Backend::quantize_rows, p); }
   void dequantize_rows(const Context& c, const DequantizeRowsParams& p) override {
     timed(c, &Backend::dequantize_rows, p);

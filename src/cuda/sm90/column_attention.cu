@@ -46,6 +46,7 @@ struct Arguments {
   int groups;              // of query rows a head
   int first_item, pieces;  // of this launch
   bool follows_items;      // parts: this grid begins once that of whole items has
+  bool overlaps_last;      // ColumnAttentionParams has it
   float scale_log2;
 };
 
@@ -385,7 +386,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) column_attention(const __g
   }
   __syncthreads();
   if (kPieces == Pieces::kItems || !a.follows_items) {
-    wait_for_previous_kernels();
+    if (!a.overlaps_last) wait_for_previous_kernels();
     if constexpr (kPieces == Pieces::kItems) let_next_kernel_begin();
   }
   const int warpgroup = warpgroup_index();
@@ -397,7 +398,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) column_attention(const __g
     consume<Shape, kPieces, kEpilogue>(a, pipeline, warpgroup - 1);
   }
   // What comes after this grid may rely on the one before it, too.
-  if constexpr (kPieces == Pieces::kParts) wait_for_previous_kernels();
+  if (kPieces == Pieces::kParts || a.overlaps_last) wait_for_previous_kernels();
 }
 
 using Kernel = void (*)(Arguments);
@@ -450,6 +451,7 @@ void launch(cudaStream_t stream, const DeviceProperties& device, const ColumnAtt
   a.capacity = params.capacity;
   a.groups = static_cast<int>(ceil_div(params.query_tokens, kColumnGroup));
   a.scale_log2 = params.scale * kLog2E;
+  a.overlaps_last = params.overlaps_last;
   const auto items = static_cast<int>(params.batch * params.heads * a.groups);
   const int parts = items_in_parts(items, device.multiprocessors, Shape::kWarpgroups);
   if (items > parts) {

@@ -158,7 +158,9 @@ __global__ void __launch_bounds__(kThreads, 1) column_mlp(const __grid_constant_
     prefetch_map(&a.boxed);
   }
   __syncthreads();
-  wait_for_previous_kernels();
+  if (!kRenew || !a.overlaps_last) wait_for_previous_kernels();
+  // Most that come next want a multiprocessor for themselves.
+  if constexpr (!kRenew) let_next_kernel_begin();
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     shrink_registers<Registers<kRenew>::kProducer>();
@@ -175,6 +177,7 @@ __global__ void __launch_bounds__(kThreads, 1) column_mlp(const __grid_constant_
       compute_add(a, pipeline, warpgroup - 1);
     }
   }
+  if (kRenew && a.overlaps_last) wait_for_previous_kernels();
 }
 
 using Kernel = void (*)(Arguments);
@@ -282,6 +285,8 @@ void launch_column_mlp(cudaStream_t stream, const DeviceProperties& device, cons
   };
   const int64_t blocks = problem.blocks();
   for (int64_t first = 0; first < blocks; first += space.blocks_at_once) {
+    // Quantised rows of x are made by a kernel of this launch.
+    a.overlaps_last = params.overlaps_last && first == 0 && params.weight1_scale == nullptr;
     a.first_block = static_cast<int>(first);
     a.blocks = static_cast<int>(std::min(space.blocks_at_once, blocks - first));
     a.indices = params.indices + first * params.capacity;

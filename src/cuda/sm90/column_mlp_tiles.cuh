@@ -38,6 +38,7 @@ struct Arguments {
   int section;  // see kSectionBlocks
   int steps;    // renew: along the channels
   // renew
+  bool overlaps_last;     // ColumnMlpParams has it
   const float* x_scales;  // of f8_e4m3 alone: [batch, blocks_per_sample * kTokens]
   DType bias_dtype;
   __nv_bfloat16* activations;  // [B, F, T]
@@ -77,8 +78,7 @@ class Units {
 
   int tile, first, width;  // of the tile's kTileWidth features or channels
   __device__ bool next() {
-    const int block = static_cast<int>(blockIdx.x);
-    const int unit = next_ < whole_ ? next_ + block : next_ + blocks() - 1 - block;
+    const int unit = next_ + static_cast<int>(blockIdx.x);
     next_ += blocks();
     if (unit >= end_) return false;
     const int quarter = unit - whole_;

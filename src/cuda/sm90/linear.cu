@@ -62,6 +62,10 @@ __device__ void bring(const Arguments& a, const Pipeline<kWidth>& pipeline) {
   Position at;
   Pieces<kHasHalves<kWidth, kKind>> pieces(a);
   while (pieces.next()) {
+    if (kKind == Kind::kHeads && pieces.is_last()) {
+      if (a.overlaps_last) wait_for_previous_kernels();
+      let_next_kernel_begin();
+    }
     if (pieces.place.half < 0) {
       bring_unit<kWidth, kWidth>(a, pipeline, pieces.place, rank, at);
     } else if constexpr (kHasHalves<kWidth, kKind>) {
@@ -176,7 +180,7 @@ __global__ void __cluster_dims__(kClusterBlocks) __launch_bounds__(kThreads, 1)
   }
   // The peer's copies and arrivals find the barriers initialised.
   cluster_barrier();
-  wait_for_previous_kernels();
+  if (!a.overlaps_last) wait_for_previous_kernels();
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     shrink_registers<kOtherRegisters>();
@@ -192,6 +196,8 @@ __global__ void __cluster_dims__(kClusterBlocks) __launch_bounds__(kThreads, 1)
   }
   // A block whose peer still copies to it, or arrives at its barriers, stays.
   cluster_barrier();
+  // What is behind waits for this kernel alone.
+  if (a.overlaps_last) wait_for_previous_kernels();
 }
 
 using Kernel = void (*)(Arguments);
@@ -260,6 +266,7 @@ bool takes(const LinearParams& params) {
          is_aligned(p.weight.data, kElement, kBytes, p.weight_row_stride) &&
          is_aligned(p.gate.data, kElement, kBytes, p.batch == 1 ? 0 : p.gate_batch_stride) &&
          is_aligned(p.residual.data, kElement, kBytes, p.residual_row_stride, p.residual_batch_stride) &&
+         is_aligned(p.addend.data, kElement, kBytes, p.addend_row_stride, p.addend_batch_stride) &&
          is_aligned(p.out.data, kElement, kBytes, p.out_row_stride, p.batch == 1 ? 0 : p.out_batch_stride);
 }
 
@@ -281,10 +288,13 @@ Problem make_problem(const LinearParams& params, int width, bool halves) {
   e.bias = static_cast<const bf16*>(p.bias.data);
   e.gate = static_cast<const bf16*>(p.gate.data);
   e.residual = static_cast<const bf16*>(p.residual.data);
+  e.addend = static_cast<const bf16*>(p.addend.data);
   e.out = static_cast<bf16*>(p.out.data);
   e.gate_batch_stride = p.gate_batch_stride;
   e.residual_batch_stride = p.residual_batch_stride;
   e.residual_row_stride = p.residual_row_stride;
+  e.addend_batch_stride = p.addend_batch_stride;
+  e.addend_row_stride = p.addend_row_stride;
   e.out_batch_stride = p.out_batch_stride;
   e.out_row_stride = p.out_row_stride;
   e.rows = static_cast<int>(p.rows);
@@ -347,6 +357,7 @@ void launch_linears(cudaStream_t stream, const DeviceProperties& device, const L
   const Plan planned = plan(sizes.data(), count, device.multiprocessors, kind);
   Arguments a{};
   a.steps = static_cast<int>(problems[0].in_features / kDepth);
+  a.overlaps_last = std::all_of(problems, problems + count, [](const LinearParams& p) { return p.overlaps_last; });
   int64_t units = 0;
   for (int i = 0; i < kMaxProblems; ++i) {
     if (i < count) {

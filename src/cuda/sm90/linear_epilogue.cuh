@@ -21,8 +21,10 @@ struct EpilogueArguments {
   const bf16* bias;  // or null
   const bf16* gate;  // kGated; or null
   const bf16* residual;
+  const bf16* addend;
   bf16* out;
-  int64_t gate_batch_stride, residual_batch_stride, residual_row_stride, out_batch_stride, out_row_stride;
+  int64_t gate_batch_stride, residual_batch_stride, residual_row_stride, addend_batch_stride, addend_row_stride;
+  int64_t out_batch_stride, out_row_stride;
   int rows, columns;
   // kHeads
   const bf16 *q_weight, *k_weight;  // or null
@@ -68,7 +70,7 @@ class ColumnChunks {
   RawPack chunks_[Exchange::kRowSteps];
 };
 
-/// residual + gate (products + bias).
+/// residual + gate (products + bias + addend).
 class GatedEpilogue {
  public:
   __device__ GatedEpilogue(const EpilogueArguments& a, const WrittenRows& to)
@@ -78,21 +80,22 @@ class GatedEpilogue {
         gate_(a.gate == nullptr ? nullptr : a.gate + to.batch * a.gate_batch_stride, to, kOnes) {
 #pragma unroll
     for (int i = 0; i < Exchange::kSteps; ++i) {
-      residual_[i] = a.residual != nullptr && to.exists(i)
-                         ? load_chunk(a.residual + to.batch * a.residual_batch_stride +
-                                      to.row(i) * a.residual_row_stride + to.column(i))
-                         : RawPack{};
+      residual_[i] = ask(a.residual, a.residual_batch_stride, a.residual_row_stride, i);
     }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) ask_addend(i);
   }
 
-  __device__ void write(const Exchange& exchange) const {
+  __device__ void write(const Exchange& exchange) {
 #pragma unroll
     for (int i = 0; i < Exchange::kSteps; ++i) {
       Pack x = load_products(exchange, i);
-      const Pack bias = bias_[i], gate = gate_[i], residual = unpack(residual_[i]);
+      const Pack bias = bias_[i], gate = gate_[i], residual = unpack(residual_[i]),
+                 addend = unpack(addend_[i % kAhead]);
+      if (i + kAhead < Exchange::kSteps) ask_addend(i + kAhead);
 #pragma unroll
       for (int j = 0; j < kPack; ++j)
-        x.values[j] = fmaf(x.values[j] + bias.values[j], gate.values[j], residual.values[j]);
+        x.values[j] = fmaf(x.values[j] + bias.values[j] + addend.values[j], gate.values[j], residual.values[j]);
       if (to_.exists(i)) {
         store_pack<true>(a_.out + to_.batch * a_.out_batch_stride + to_.row(i) * a_.out_row_stride, to_.column(i),
                          a_.columns, x);
@@ -102,11 +105,23 @@ class GatedEpilogue {
 
  private:
   static constexpr uint32_t kOnes = 0x3f803f80u;  // two of bf16
+  /// Steps that addends are asked for ahead: registers do not hold all of them as well.
+  static constexpr int kAhead = Exchange::kSteps / 2;
+
+  /// The lane's chunk of an operand as large as the result; 0 without one.
+  __device__ RawPack ask(const bf16* operand, int64_t batch_stride, int64_t row_stride, int step) const {
+    return operand != nullptr && to_.exists(step)
+               ? load_chunk(operand + to_.batch * batch_stride + to_.row(step) * row_stride + to_.column(step))
+               : RawPack{};
+  }
+  __device__ void ask_addend(int step) {
+    addend_[step % kAhead] = ask(a_.addend, a_.addend_batch_stride, a_.addend_row_stride, step);
+  }
 
   const EpilogueArguments& a_;
   WrittenRows to_;
   ColumnChunks bias_, gate_;
-  RawPack residual_[Exchange::kSteps];
+  RawPack residual_[Exchange::kSteps], addend_[kAhead];
 };
 
 /// products + bias; a head of q or k normed, and rotated by the row's angles.

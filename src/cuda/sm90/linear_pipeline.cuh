@@ -28,6 +28,7 @@ struct Arguments {
   int ends[kMaxProblems];  // see place_of
   int whole, pieces;       // whole units; together with the halves
   int steps;               // along the depth
+  bool overlaps_last;      // LinearParams has it
 };
 
 /// Shared memory: stages of x and of weights; a part of the products of each warp that computes; and a pair of barriers
