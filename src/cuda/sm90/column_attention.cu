@@ -47,6 +47,7 @@ struct Arguments {
   int first_item, pieces;  // of this launch
   bool follows_items;      // parts: this grid begins once that of whole items has
   bool overlaps_last;      // ColumnAttentionParams has it
+  bool lets_next_begin;    // items: from this grid's start on
   float scale_log2;
 };
 
@@ -387,7 +388,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) column_attention(const __g
   __syncthreads();
   if (kPieces == Pieces::kItems || !a.follows_items) {
     if (!a.overlaps_last) wait_for_previous_kernels();
-    if constexpr (kPieces == Pieces::kItems) let_next_kernel_begin();
+    if (kPieces == Pieces::kItems && a.lets_next_begin) let_next_kernel_begin();
   }
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
@@ -454,6 +455,8 @@ void launch(cudaStream_t stream, const DeviceProperties& device, const ColumnAtt
   a.overlaps_last = params.overlaps_last;
   const auto items = static_cast<int>(params.batch * params.heads * a.groups);
   const int parts = items_in_parts(items, device.multiprocessors, Shape::kWarpgroups);
+  // What a grid lets in may rely on all before it; parts rely on no more than whole items do.
+  a.lets_next_begin = parts > 0 || !params.overlaps_last;
   if (items > parts) {
     a.pieces = items - parts;
     launch_grid<Shape>(stream, kernel_with<Shape, Pieces::kItems>(params.epilogue), a,

@@ -69,7 +69,8 @@ struct Arguments {
 };
 
 /// A block's pieces of work, one after the other: whole tiles, as many for every block; then, of those left over,
-/// quarters, which the blocks that came last begin with. Where more than half of the blocks get one, they stay whole.
+/// quarters, which go to the first blocks: those began first, where the kernel before this one still ran. Where more
+/// than half of the blocks get one, they stay whole.
 class Units {
  public:
   __device__ explicit Units(int tiles)
