@@ -55,10 +55,11 @@ class SparseMlpState {
   /// The same of one part.
   void forward(const Context& context, MlpStep kind, int step, const Tensor& x, const MlpWeights& weights,
                const Tensor& random_features = {});
-  /// forward() in two: block means of x and the choice of features, then the MLP. Others may queue work in between.
-  /// overlaps_last: see ops::LinearCall; for the sparse kinds. Returns whether anything was queued.
+  /// forward() in two, between which others may queue work. First block means of x, or the choice of features; returns
+  /// whether anything was queued.
   bool prepare(const Context& context, MlpStep kind, int step, const Tensor& x, const MlpParts& parts,
                const Tensor& random_features = {});
+  /// Then the MLP, of what prepare() was given. overlaps_last: see ops::LinearCall; sparse kinds make use of it.
   void compute(const Context& context, MlpStep kind, const Tensor& x, const MlpParts& parts,
                bool overlaps_last = false);
 

@@ -255,7 +255,7 @@ TEST_P(LinearHeadsTest, MatchesReference) {
     const HeadsCase& c = test_case();
     const GuardedView out = make_guarded_view(context(), out_shape(c, c.rows), 8, context().activation_dtype());
     const ops::LinearCall call = make_call(c, c.rows, out.view);
-    ops::linear_into(context(), call.x, call.layer, call.out, call.epilogue);
+    ops::linear_into(context(), call);
     expect_right(c, call);
     expect_untouched(context(), out);
   }
@@ -365,7 +365,7 @@ class LinearDenseTokensTest : public OpCaseTest<DenseTokensCase> {
     ASSERT_EQ(ops::takes_dense_tokens(context(), calls), is_taken);
     const auto compute = [&] {
       if (calls.size() == 2) return ops::linear_pair_into(context(), calls[0], calls[1]);
-      ops::linear_into(context(), calls[0].x, calls[0].layer, calls[0].out, calls[0].epilogue);
+      ops::linear_into(context(), calls[0]);
     };
     if (!is_taken) {
       EXPECT_THROW(compute(), Error);

@@ -78,7 +78,7 @@ LinearTimes time_linear(RandomTensors& random, const LinearShape& shape) {
   watch.add("ours", [&] {
     const ops::LinearCall& call = problems[0].call;
     if (problems.size() > 1) return ops::linear_pair_into(context, call, problems[1].call);
-    ops::linear_into(context, call.x, call.layer, call.out, call.epilogue);
+    ops::linear_into(context, call);
   });
   watch.add("cublas", [&] {
     for (const std::function<void()>& run : fastest) run();
