@@ -4,11 +4,12 @@
 #include "chipmunk/error.h"
 #include "cuda/cuda_backend.h"
 #include "cuda/cuda_error.h"
+#include "cuda/feature_rows.cuh"
+#include "cuda/held_features.h"
 #include "cuda/launch.h"
 #include "cuda/mask_bits.cuh"
 #include "cuda/overlap.cuh"
 #include "cuda/packs.cuh"
-#include "cuda/random_bits.cuh"
 #include "cuda/row_selection.cuh"
 #include "cuda/sampled_top_k.cuh"
 #include "cuda/selection_plan.h"
@@ -49,28 +50,6 @@ Plan plan_features(int64_t features, const DeviceProperties& device, int max_blo
   throw Error(ErrorCode::kUnsupported, "a row of " + std::to_string(features) + " features is too long", what);
 }
 
-struct FeatureArguments {
-  int columns, slice;  // of a row, and of each of its blocks
-  const bf16* means;
-  float* cached_means;
-  const uint8_t* random_features;
-  float* drift;
-  int32_t *indices, *counts;
-  int64_t blocks, mean_blocks, means_per_block;
-  int64_t capacity;
-  int top_k, multiple_of;
-  RandomDraw draw;
-  uint32_t head;  // of the drawn rows' names
-};
-
-/// The means of a block of tokens, from the first feature of a slice on.
-struct MeanRows {
-  int64_t count;
-  const bf16* now;
-  float* cached;
-  float* drift;  // or null
-};
-
 /// Values that a thread moves at a time.
 template <bool kWhole>
 constexpr int kWidth = kWhole ? kPack : 1;
@@ -88,7 +67,7 @@ __device__ void load_keys(const FeatureArguments& a, const RowSlice<StoredKeys>&
       const Vec<float, kCount> before = load_vec<float, kCount>(cached + i);
 #pragma unroll
       for (int k = 0; k < kCount; ++k) {
-        float drift = fabsf(to_float(means.values[k]) - before.values[k]);
+        float drift = drift_of(means.values[k], before.values[k]);
         if (r > 0) drift += __uint_as_float(slice.keys[i + k]);
         const bool last = r == rows.count - 1;
         slice.keys[i + k] = last ? order_key(drift) : __float_as_uint(drift);
@@ -147,16 +126,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   });
   wait_for_previous_kernels();
   let_next_kernel_begin();
-  const int64_t features = a.columns, first_mean = batch * a.mean_blocks + block * a.means_per_block;
-  MeanRows rows;
-  rows.count = min(a.means_per_block, a.mean_blocks - block * a.means_per_block);
-  rows.now = a.means + first_mean * features + slice.first;
-  rows.cached = a.cached_means + first_mean * features + slice.first;
-  rows.drift = a.drift != nullptr ? a.drift + row * features + slice.first : nullptr;
+  const MeanRows rows(a, row, slice.first);
   load_keys<kWhole>(a, slice, rows);
   if (a.random_features != nullptr) {
     selection.add_words([&](int w) {
-      const int64_t first = row * features + slice.first + w * kWordBits;
+      const int64_t first = row * a.columns + slice.first + w * kWordBits;
       return mask_word(a.random_features + first, slice.columns - w * kWordBits);
     });
   }
@@ -210,6 +184,8 @@ void CudaBackend::select_features(const Context& context, const SelectFeaturesPa
   a.draw =
       RandomDraw::make(params.random, params.random_threshold, params.batch, params.random.head + 1, params.blocks);
   a.head = static_cast<uint32_t>(params.random.head);
+  const cudaStream_t stream = compute_stream(context);
+  if (takes_held_features(a)) return launch_held_features(stream, a, rows);
 
   const bool whole = has_whole_packs(a.means, DType::kBF16, params.features) &&
                      has_whole_packs(a.cached_means, DType::kF32, params.features);
@@ -217,7 +193,6 @@ void CudaBackend::select_features(const Context& context, const SelectFeaturesPa
   const int max_blocks = max_cluster_blocks(reinterpret_cast<const void*>(kernel));
   const Plan plan = plan_features(params.features, device_, max_blocks, kWhat);
   a.slice = plan.slice;
-  const cudaStream_t stream = compute_stream(context);
   allow_shared_memory(reinterpret_cast<const void*>(kernel), device_, kWhat);
   // Neither is there before Hopper.
   cudaLaunchAttribute attributes[2] = {};

@@ -50,16 +50,20 @@ struct RandomDraw {
     return draw;
   }
 
-  /// Columns first to first + 31 of a row, bit i for column first + i; first is a multiple of 4.
+  /// Columns first to first + 3 of a row, bit i for column first + i; first is a multiple of 4.
+  __host__ __device__ uint32_t quad(uint32_t batch, uint32_t head, uint32_t group, uint32_t first) const {
+    uint32_t random[4] = {first / 4, group | branch, head | batch << 16, step_layer_purpose}, bits = 0;
+    philox(random, key[0], key[1]);
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) bits |= static_cast<uint32_t>(random[i] <= last) << i;
+    return bits;
+  }
+
+  /// Columns first to first + 31.
   __host__ __device__ uint32_t word(uint32_t batch, uint32_t head, uint32_t group, uint32_t first) const {
     uint32_t bits = 0;
 #pragma unroll 1
-    for (uint32_t quad = 0; quad < 8; ++quad) {
-      uint32_t random[4] = {first / 4 + quad, group | branch, head | batch << 16, step_layer_purpose};
-      philox(random, key[0], key[1]);
-#pragma unroll
-      for (uint32_t i = 0; i < 4; ++i) bits |= static_cast<uint32_t>(random[i] <= last) << (quad * 4 + i);
-    }
+    for (uint32_t i = 0; i < 32; i += 4) bits |= quad(batch, head, group, first + i) << i;
     return bits;
   }
 };

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "cuda/cuda_device.h"
+
+namespace chipmunk::cuda {
+
+struct FeatureArguments;
+
+/// Whether launch_held_features takes these rows: they fit into a block's registers, and are long enough to be worth it.
+bool takes_held_features(const FeatureArguments& a);
+
+/// The selection of features for rows whose keys a block's threads hold (docs/kernels/feature_selection.md).
+void launch_held_features(cudaStream_t stream, const FeatureArguments& a, int64_t rows);
+
+}  // namespace chipmunk::cuda
