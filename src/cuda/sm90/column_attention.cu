@@ -6,8 +6,8 @@
 #include "cuda/overlap.cuh"
 #include "cuda/sm90/attention.h"
 #include "cuda/sm90/attention_consumer.cuh"
+#include "cuda/sm90/attention_pieces.cuh"
 #include "cuda/sm90/attention_plan.h"
-#include "cuda/sm90/attention_rows.cuh"
 #include "cuda/sm90/known_rows.cuh"
 #include "cuda/sm90/tensor_map.h"
 
@@ -32,54 +32,19 @@ struct ShapeFor<128> {
 constexpr int kProducerThreads = 128;
 constexpr int kProducerWarps = kProducerThreads / kWarpSize;
 
-struct Arguments {
+struct Arguments : PieceArguments {
   CUtensorMap q, residual;
   const __nv_bfloat16 *k, *v;
   HeadStrides k_strides, v_strides;
   uint32_t k_row_bytes, v_row_bytes;  // from one token to the next
   const int32_t *indices, *counts;
-  HeadRowsOut out;
   float* lse;  // [B, H, N] or null
   ColumnEpilogueOperands epilogue;
   int key_tokens;
   int64_t capacity;
-  int groups;              // of query rows a head
-  int first_item, pieces;  // of this launch
-  bool follows_items;      // parts: this grid begins once that of whole items has
-  bool overlaps_last;      // ColumnAttentionParams has it
-  bool lets_next_begin;    // items: from this grid's start on
+  bool overlaps_last;    // ColumnAttentionParams has it
+  bool lets_next_begin;  // items: from this grid's start on
   float scale_log2;
-};
-
-/// What a block does at a time: an item, which is a group of query rows of a head, or a part of one: the rows that a
-/// warpgroup has at a time, here had by all of them, which share the keys.
-enum class Pieces { kItems, kParts };
-
-/// Groups of a head follow each other, so that its keys stay in the cache.
-template <class Shape, Pieces kPieces>
-struct Piece {
-  static constexpr int kRows = kPieces == Pieces::kItems ? Shape::kRows : Shape::kWarpgroupRows;
-
-  int batch, head, first_row;
-
-  __device__ static int item(const Arguments& a, int number) {
-    return a.first_item + (kPieces == Pieces::kItems ? number : number / Shape::kWarpgroups);
-  }
-
-  __device__ static Piece find(const Arguments& a, int number) {
-    Piece piece;
-    const int of = item(a, number), head = of / a.groups;
-    piece.first_row = (of - head * a.groups) * Shape::kRows;
-    if (kPieces == Pieces::kParts) piece.first_row += number % Shape::kWarpgroups * Shape::kWarpgroupRows;
-    piece.batch = head / a.out.heads;
-    piece.head = head - piece.batch * a.out.heads;
-    return piece;
-  }
-
-  /// A warpgroup's first one of the rows.
-  __device__ static int warpgroup_row(int warpgroup) {
-    return kPieces == Pieces::kItems ? warpgroup * Shape::kWarpgroupRows : 0;
-  }
 };
 
 /// The number of keys of this block's pieces of work, one after the other. Each is asked for a piece ahead: it would
@@ -348,9 +313,7 @@ __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipe
   AttentionConsumer<Shape, true> consumer(pipeline, warpgroup, a.scale_log2);
   const auto bring = [&](int number) {
     if (number >= a.pieces) return;
-    const Piece piece = Piece::find(a, number);
-    const int first_row = piece.first_row + Piece::warpgroup_row(warpgroup) - warpgroup * Shape::kWarpgroupRows;
-    bring_queries(pipeline, warpgroup, a.q, first_row, piece.head, piece.batch);
+    Piece::find(a, number).bring_rows(pipeline, warpgroup, a.q);
   };
   bring(blockIdx.x);
   KeyCounts<Piece> counts(a, static_cast<int>(blockIdx.x));
@@ -369,9 +332,8 @@ __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipe
       // A block has one part.
       if (warpgroup > 0) return;
     }
-    const int first_row = Piece::warpgroup_row(warpgroup);
-    const OutRows rows(a.out, piece.batch, piece.head, piece.first_row + first_row, a.out.tokens);
-    write_result<Shape, kEpilogue>(a, keys == a.key_tokens, rows, first_row + thread_row(), consumer);
+    write_result<Shape, kEpilogue>(a, keys == a.key_tokens, piece.rows(a, warpgroup),
+                                   Piece::warpgroup_row(warpgroup) + thread_row(), consumer);
   }
 }
 
@@ -454,7 +416,7 @@ void launch(cudaStream_t stream, const DeviceProperties& device, const ColumnAtt
   a.scale_log2 = params.scale * kLog2E;
   a.overlaps_last = params.overlaps_last;
   const auto items = static_cast<int>(params.batch * params.heads * a.groups);
-  const int parts = items_in_parts(items, device.multiprocessors, Shape::kWarpgroups);
+  const int parts = items_in_parts(items, device.multiprocessors, Shape::kWarpgroups, 1);
   // What a grid lets in may rely on all before it; parts rely on no more than whole items do.
   a.lets_next_begin = parts > 0 || !params.overlaps_last;
   if (items > parts) {

@@ -4,24 +4,26 @@
 #include "cuda/launch.h"
 #include "cuda/overlap.cuh"
 #include "cuda/sm90/attention.h"
-#include "cuda/sm90/attention_consumer.cuh"
-#include "cuda/sm90/attention_rows.cuh"
+#include "cuda/sm90/attention_pieces.cuh"
+#include "cuda/sm90/attention_plan.h"
 #include "cuda/sm90/column_sums.cuh"
 #include "cuda/sm90/tensor_map.h"
 
 namespace chipmunk::cuda::sm90 {
 namespace {
 
-// With column sums, a block's rows are a group.
+// With column sums, a block's rows are a group. Together: for parts.
 template <int kHeadDim, bool kSums>
 struct ShapeFor;
 template <>
 struct ShapeFor<64, false> {
   using Type = AttentionShape<64, 3, 128, 4, true, 32>;
+  using Together = AttentionShape<64, 3, 128, 4, false, 32>;
 };
 template <>
 struct ShapeFor<128, false> {
   using Type = AttentionShape<128, 3, 128, 2, false, 32>;
+  using Together = AttentionShape<128, 3, 112, 3, false, 32>;
 };
 template <>
 struct ShapeFor<64, true> {
@@ -32,43 +34,29 @@ struct ShapeFor<128, true> {
   using Type = AttentionShape<128, 3, 96, 3, false, 32>;
 };
 
-struct Arguments {
+struct Arguments : PieceArguments {
   CUtensorMap q, k, v;
-  HeadRowsOut out;
   float* lse;  // [B, H, N] or null
   const int32_t* key_lengths;
   const float* column_lse;  // [B, H, N]
-  float* column_sums;       // [B, H, G, M]; G = blocks
+  float* column_sums;       // [B, H, G, M]
   int key_tokens, heads_per_kv_head;
-  int blocks, items;  // blocks of query rows a head; blocks of all heads
+  bool lets_next_begin;  // items: from this grid's start on
   float scale_log2;
-};
 
-/// The piece of work with that number: blocks of a head follow each other, so that its keys are in the cache.
-struct Item {
-  int batch, head, first_row, keys;
-
-  template <class Shape>
-  __device__ static Item find(const Arguments& a, int number) {
-    Item item;
-    const int head = number / a.blocks;
-    item.first_row = (number - head * a.blocks) * Shape::kRows;
-    item.batch = head / a.out.heads;
-    item.head = head - item.batch * a.out.heads;
-    item.keys = a.key_tokens;
-    if (a.key_lengths != nullptr) item.keys = min(item.keys, max(a.key_lengths[item.batch], 0));
-    return item;
+  __device__ int keys(int batch) const {
+    return key_lengths == nullptr ? key_tokens : min(key_tokens, max(key_lengths[batch], 0));
   }
 };
 
 /// One thread asks the copy engine for all keys and values.
-template <class Shape>
+template <class Shape, Pieces kPieces>
 __device__ void produce(const Arguments& a, const AttentionPipeline<Shape>& pipeline) {
   typename AttentionPipeline<Shape>::Position at;
-  for (int number = blockIdx.x; number < a.items; number += gridDim.x) {
-    const Item item = Item::find<Shape>(a, number);
-    const int kv_head = item.head / a.heads_per_kv_head;
-    const int tiles = (item.keys + Shape::kTileKeys - 1) / Shape::kTileKeys;
+  for (int number = blockIdx.x; number < a.pieces; number += gridDim.x) {
+    const auto piece = Piece<Shape, kPieces>::find(a, number);
+    const int kv_head = piece.head / a.heads_per_kv_head;
+    const int tiles = (a.keys(piece.batch) + Shape::kTileKeys - 1) / Shape::kTileKeys;
     for (int t = 0; t < tiles; ++t) {
       const auto bring = [&](const CUtensorMap* map, uint32_t destination, uint32_t full, uint32_t empty) {
         wait(empty, at.parity ^ 1);
@@ -76,7 +64,7 @@ __device__ void produce(const Arguments& a, const AttentionPipeline<Shape>& pipe
 #pragma unroll
         for (int block = 0; block < Shape::kHeadDim / kRowElements; ++block) {
           copy_box(destination + block * AttentionPipeline<Shape>::TileMatrix::kBlockBytes, map, full,
-                   block * kRowElements, t * Shape::kTileKeys, kv_head, item.batch);
+                   block * kRowElements, t * Shape::kTileKeys, kv_head, piece.batch);
         }
       };
       bring(&a.k, pipeline.keys(at.slot).address, pipeline.keys_full(at.slot), pipeline.keys_empty(at.slot));
@@ -94,32 +82,36 @@ __device__ float column_shift(const Arguments& a, const OutRows& rows, int r) {
   return lse == -INFINITY ? -INFINITY : lse * -kLog2E;
 }
 
-template <class Shape, bool kSums>
+template <class Shape, Pieces kPieces, bool kSums>
 __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipeline, const ColumnSumRing<Shape>& ring,
                         int warpgroup) {
+  using Piece = Piece<Shape, kPieces>;
   AttentionConsumer<Shape, false> consumer(pipeline, warpgroup, a.scale_log2);
   RingPosition<ColumnSumRing<Shape>::kSlots> sums_at;
   const auto bring = [&](int number) {
-    if (number >= a.items) return;
-    const Item item = Item::find<Shape>(a, number);
-    bring_queries(pipeline, warpgroup, a.q, item.first_row, item.head, item.batch);
+    if (number < a.pieces) Piece::find(a, number).bring_rows(pipeline, warpgroup, a.q);
   };
   bring(blockIdx.x);
-  for (int number = blockIdx.x; number < a.items; number += gridDim.x) {
-    const Item item = Item::find<Shape>(a, number);
+  for (int number = blockIdx.x; number < a.pieces; number += gridDim.x) {
+    const Piece piece = Piece::find(a, number);
+    const int keys = a.keys(piece.batch);
     const auto next_queries = [&] { bring(number + static_cast<int>(gridDim.x)); };
-    const OutRows rows(a.out, item.batch, item.head, item.first_row + warpgroup * Shape::kWarpgroupRows, a.out.tokens);
-    if (item.keys == 0) {
+    const OutRows rows = piece.rows(a, warpgroup);
+    if constexpr (kPieces == Pieces::kParts) {
+      consumer.attend_together(keys);
+      // A block has one part.
+      if (warpgroup > 0) return;
+    } else if (keys == 0) {
       consumer.attend_nothing(next_queries);
     } else if constexpr (kSums) {
-      consumer.attend(item.keys, next_queries,
+      consumer.attend(keys, next_queries,
                       ColumnSumHook<Shape>{ring,
                                            sums_at,
                                            static_cast<int>(threadIdx.x) / 32 - 4,
                                            static_cast<int>(threadIdx.x) % 32,
                                            {column_shift(a, rows, 0), column_shift(a, rows, 1)}});
     } else {
-      consumer.attend(item.keys, next_queries);
+      consumer.attend(keys, next_queries);
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -134,14 +126,14 @@ __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipe
 template <class Shape>
 __device__ void reduce(const Arguments& a, const ColumnSumRing<Shape>& ring) {
   RingPosition<ColumnSumRing<Shape>::kSlots> at;
-  for (int number = blockIdx.x; number < a.items; number += gridDim.x) {
-    const Item item = Item::find<Shape>(a, number);
+  for (int number = blockIdx.x; number < a.pieces; number += gridDim.x) {
+    const auto piece = Piece<Shape, Pieces::kItems>::find(a, number);
     reduce_column_sums(ring, at, static_cast<int>(threadIdx.x) - 32,
-                       a.column_sums + static_cast<int64_t>(number) * a.key_tokens, item.keys, a.key_tokens);
+                       a.column_sums + static_cast<int64_t>(number) * a.key_tokens, a.keys(piece.batch), a.key_tokens);
   }
 }
 
-template <class Shape, bool kSums>
+template <class Shape, Pieces kPieces, bool kSums>
 __global__ void __launch_bounds__(Shape::kThreads, 1) dense_attention(const __grid_constant__ Arguments a) {
   extern __shared__ unsigned char shared[];
   const AttentionPipeline<Shape> pipeline(shared);
@@ -154,32 +146,46 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) dense_attention(const __gr
     prefetch_map(&a.v);
   }
   __syncthreads();
-  wait_for_previous_kernels();
+  if (kPieces == Pieces::kItems || !a.follows_items) {
+    wait_for_previous_kernels();
+    if (kPieces == Pieces::kItems && a.lets_next_begin) let_next_kernel_begin();
+  }
   const int warpgroup = warpgroup_index();
   if (warpgroup == 0) {
     shrink_registers<Shape::kProducerRegisters>();
-    if (threadIdx.x == 0) produce<Shape>(a, pipeline);
+    if (threadIdx.x == 0) produce<Shape, kPieces>(a, pipeline);
     if constexpr (kSums) {
       if (threadIdx.x >= 32) reduce<Shape>(a, ring);
     }
   } else {
     grow_registers<Shape::kConsumerRegisters>();
-    consume<Shape, kSums>(a, pipeline, ring, warpgroup - 1);
+    consume<Shape, kPieces, kSums>(a, pipeline, ring, warpgroup - 1);
   }
+  // What comes after this grid may rely on the one before it, too.
+  if (kPieces == Pieces::kParts) wait_for_previous_kernels();
 }
 
-template <int kHeadDim, bool kSums>
-void launch(cudaStream_t stream, const DeviceProperties& device, const AttentionParams& params) {
-  using Shape = typename ShapeFor<kHeadDim, kSums>::Type;
-  static_assert(!kSums || Shape::kRows == kColumnGroup);
+template <class Shape, Pieces kPieces, bool kSums>
+void launch_grid(cudaStream_t stream, const AttentionParams& params, Arguments a, int blocks) {
   constexpr size_t kSharedBytes = kSums ? ColumnSumRing<Shape>::kSharedBytes : Shape::kSharedBytes;
-  Arguments a{};
   a.q = make_head_map(params.q.data, params.q_strides, params.batch, params.query_tokens, params.heads, params.head_dim,
                       Shape::kWarpgroupRows);
   a.k = make_head_map(params.k.data, params.k_strides, params.batch, params.key_tokens, params.kv_heads,
                       params.head_dim, Shape::kTileKeys);
   a.v = make_head_map(params.v.data, params.v_strides, params.batch, params.key_tokens, params.kv_heads,
                       params.head_dim, Shape::kTileKeys);
+  const auto kernel = dense_attention<Shape, kPieces, kSums>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kSharedBytes)),
+        "attention: shared memory");
+  launch_overlapping(kernel, dim3(static_cast<unsigned>(blocks)), dim3(Shape::kThreads), kSharedBytes, stream,
+                     "attention", a);
+}
+
+template <int kHeadDim, bool kSums>
+void launch(cudaStream_t stream, const DeviceProperties& device, const AttentionParams& params) {
+  using Shape = typename ShapeFor<kHeadDim, kSums>::Type;
+  static_assert(!kSums || Shape::kRows == kColumnGroup);
+  Arguments a{};
   a.out = {static_cast<__nv_bfloat16*>(params.out.data), params.out_strides, static_cast<int>(params.heads),
            static_cast<int>(params.query_tokens)};
   a.lse = params.lse;
@@ -188,14 +194,26 @@ void launch(cudaStream_t stream, const DeviceProperties& device, const Attention
   a.column_sums = params.column_sums;
   a.key_tokens = static_cast<int>(params.key_tokens);
   a.heads_per_kv_head = static_cast<int>(params.heads / params.kv_heads);
-  a.blocks = static_cast<int>(ceil_div(params.query_tokens, Shape::kRows));
-  a.items = static_cast<int>(params.batch * params.heads * a.blocks);
+  a.groups = static_cast<int>(ceil_div(params.query_tokens, Shape::kRows));
   a.scale_log2 = params.scale * kLog2E;
-  const auto kernel = dense_attention<Shape, kSums>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kSharedBytes)),
-        "attention: shared memory");
-  launch_overlapping(kernel, dim3(static_cast<unsigned>(std::min(a.items, device.multiprocessors))),
-                     dim3(Shape::kThreads), kSharedBytes, stream, "attention", a);
+  const auto items = static_cast<int>(params.batch * params.heads * a.groups);
+  // The sums of a group are a block's. Two rounds of thirds still take less time than one of items.
+  const int parts = kSums ? 0 : items_in_parts(items, device.multiprocessors, Shape::kWarpgroups, 2);
+  if (items > parts) {
+    a.pieces = items - parts;
+    a.lets_next_begin = parts > 0;
+    launch_grid<Shape, Pieces::kItems, kSums>(stream, params, a, std::min(a.pieces, device.multiprocessors));
+  }
+  if constexpr (!kSums) {
+    using Together = typename ShapeFor<kHeadDim, kSums>::Together;
+    static_assert(Together::kRows == Shape::kRows);
+    if (parts > 0) {
+      a.first_item = items - parts;
+      a.pieces = parts * Together::kWarpgroups;
+      a.follows_items = items > parts;
+      launch_grid<Together, Pieces::kParts, false>(stream, params, a, a.pieces);
+    }
+  }
 }
 
 }  // namespace
