@@ -79,6 +79,16 @@ __device__ inline void copy_box(uint32_t destination, const CUtensorMap* map, ui
       "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
       : "memory");
 }
+/// The same box, of what is read once: its lines are the first to leave L2.
+__device__ inline void copy_box_once(uint32_t destination, const CUtensorMap* map, uint32_t barrier, int x, int y,
+                                     int z, int w) {
+  asm volatile(
+      "{.reg .b64 policy; createpolicy.fractional.L2::evict_first.b64 policy, 1.0; "
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, "
+      "%4, %5, %6}], [%2], policy;}\n" ::"r"(destination),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
+      : "memory");
+}
 /// The same box into the shared memory of those blocks of the cluster whose bit is set; each one's barrier counts it.
 __device__ inline void copy_box_to_cluster(uint32_t destination, const CUtensorMap* map, uint32_t barrier,
                                            uint16_t blocks, int x, int y, int z, int w) {

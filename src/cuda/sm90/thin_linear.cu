@@ -56,7 +56,7 @@ template <class Shape>
 __device__ void bring(const Arguments& a, const Pipeline<Shape>& pipeline, int first_feature) {
   const auto bring_weight = [&](int stage, int step) {
     arrive_expecting(pipeline.full(stage), Shape::kStageBytes);
-    copy_box(pipeline.weight(stage).address, &a.weight, pipeline.full(stage), step * kDepth, first_feature, 0, 0);
+    copy_box_once(pipeline.weight(stage).address, &a.weight, pipeline.full(stage), step * kDepth, first_feature, 0, 0);
   };
   const auto bring_x = [&](int stage, int step) {
     copy_box(pipeline.x(stage).address, &a.x, pipeline.full(stage), step * kDepth, 0, 0, 0);
