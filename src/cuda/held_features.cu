@@ -1,7 +1,6 @@
-#include "cuda/held_features.h"
-
 #include "cuda/cuda_error.h"
 #include "cuda/feature_rows.cuh"
+#include "cuda/held_features.h"
 #include "cuda/held_top_k.cuh"
 #include "cuda/launch.h"
 #include "cuda/overlap.cuh"

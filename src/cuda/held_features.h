@@ -8,7 +8,7 @@ namespace chipmunk::cuda {
 
 struct FeatureArguments;
 
-/// Whether launch_held_features takes these rows: they fit into a block's registers, and are long enough to be worth it.
+/// Whether launch_held_features takes these rows: a block's registers have room for them, and they are long enough.
 bool takes_held_features(const FeatureArguments& a);
 
 /// The selection of features for rows whose keys a block's threads hold (docs/kernels/feature_selection.md).

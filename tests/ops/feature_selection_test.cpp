@@ -15,7 +15,6 @@ enum class Drifts { kContinuous, kFewValued, kNone, kOutliers, kNan, kLargeSampl
 /// GPUs look at a sample of a row first; of 12,288 features all that are sampled are such ones.
 bool may_be_sampled(int64_t feature) { return feature / 4 % 16 == 8; }
 
-
 struct RowsCase : NamedCase {
   int64_t batch, blocks, features, top_k;
   Drifts drifts = Drifts::kContinuous;
