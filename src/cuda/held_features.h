@@ -2,7 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "cuda/cuda_device.h"
+#include <cstdint>
 
 namespace chipmunk::cuda {
 
