@@ -1,24 +1,9 @@
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-
 #include "cuda/row_selection.cuh"
+#include "cuda/selection_plan.h"
 
 namespace chipmunk::cuda {
-
-/// Ranks in the sample of HeldTopK, 0 for the largest.
-struct SampleRanks {
-  int high, low;
-
-  /// Between them lies the k-th largest of `columns` keys but for three standard deviations.
-  static SampleRanks of(int k, int64_t columns, int samples) {
-    const double share = static_cast<double>(k) / static_cast<double>(columns), expected = share * samples;
-    const double margin = 3.0 * std::sqrt(expected * (1.0 - share)) + 1.0;
-    return {static_cast<int>(std::max(expected - margin, 0.0)),
-            static_cast<int>(std::min(expected + margin, samples - 1.0))};
-  }
-};
 
 /// What a block needs of shared memory to find the largest of the keys that its threads hold.
 template <int kThreads>
@@ -39,8 +24,8 @@ struct HeldTopKShared {
 /// Finds the k largest keys of a row of which every thread of a block holds kKeys. It looks at them as SampledTopK
 /// does, but a pass is a few instructions a key, with no memory read.
 ///
-/// column_of(i), below 1 << kColumnBits, is that of a thread's key i: of equal keys the lower column wins. Keys of 0
-/// are no column's; none exceeds 0xff800000.
+/// column_of(i), below 1 << kColumnBits, is that of a thread's key i, and ColumnOf::holder_of(column) the thread and
+/// its key that have it: of equal keys the lower column wins. Keys of 0 are no column's; none exceeds 0xff800000.
 template <int kThreads, int kKeys, int kColumnBits, class ColumnOf>
 class HeldTopK {
  public:

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-/// Decisions about a launch of the column selection, on the host.
+/// Decisions about a launch of a selection, on the host.
 namespace chipmunk::cuda {
 
 /// The system keeps some of a multiprocessor's shared memory for itself, for every block.
@@ -25,6 +25,19 @@ inline int int_multiple(int64_t multiple_of, int64_t columns) {
 inline size_t column_word_bytes(int64_t columns) { return static_cast<size_t>((columns + 31) / 32) * 4; }
 /// Those of the columns' keys, for whole words, beside them.
 inline size_t stored_row_bytes(int64_t columns) { return column_word_bytes(columns) * 33; }
+
+/// Ranks in the sample of HeldTopK, 0 for the largest.
+struct SampleRanks {
+  int high, low;
+
+  /// Between them lies the k-th largest of `columns` keys but for three standard deviations.
+  static SampleRanks of(int64_t k, int64_t columns, int samples) {
+    const double share = static_cast<double>(k) / static_cast<double>(columns), expected = share * samples;
+    const double margin = 3.0 * std::sqrt(expected * (1.0 - share)) + 1.0;
+    return {static_cast<int>(std::max(expected - margin, 0.0)),
+            static_cast<int>(std::min(expected + margin, samples - 1.0))};
+  }
+};
 
 /// How StreamedTopK looks at a row of sums.
 struct StreamPlan {

@@ -48,5 +48,18 @@ TEST(StreamPlan, TwoBlocksShareAMultiprocessor) {
   EXPECT_LE(2 * (plan.shared_bytes + kCounters + kReservedSharedBytes), kMost + kReservedSharedBytes);
 }
 
+TEST(SampleRanks, LieAroundTheExpectedOneWithinTheSample) {
+  // 19.2 of the sample are expected among the largest, with a standard deviation of 3.7.
+  const SampleRanks ranks = SampleRanks::of(3686, 12288, 64);
+  EXPECT_EQ(ranks.high, 7);
+  EXPECT_EQ(ranks.low, 31);
+  for (const int64_t k : {1, 20, 6000, 12000, 12287}) {
+    const SampleRanks any = SampleRanks::of(k, 12288, 64);
+    EXPECT_GE(any.high, 0);
+    EXPECT_LT(any.high, any.low);
+    EXPECT_LT(any.low, 64);
+  }
+}
+
 }  // namespace
 }  // namespace chipmunk::cuda
