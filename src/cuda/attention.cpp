@@ -109,7 +109,9 @@ void CudaBackend::attention(const Context& context, const AttentionParams& param
     launch_column_sums(stream, params);
   }
   if (hopper) {
-    sm90::launch_dense_attention(stream, device_, params);
+    const int64_t bytes = sm90::dense_attention_workspace_bytes(device_, params);
+    const Tensor workspace = bytes > 0 ? context.empty({bytes}, DType::kU8) : Tensor();
+    sm90::launch_dense_attention(stream, device_, params, workspace.data());
   } else if (portable) {
     launch_portable_attention(stream, params);
   } else {

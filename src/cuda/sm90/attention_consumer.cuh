@@ -19,6 +19,7 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
 struct NoTileHook {
   template <int kValues, class Base>
   __device__ void operator()(const float (&)[kValues], Base) const {}
+  __device__ void pass() const {}
 };
 
 /// Brings a warpgroup's rows of q, where its products with the last ones are complete. By all of its threads.
@@ -96,10 +97,11 @@ struct AttentionConsumer {
 
   /// The same with rows that all warpgroups have: each computes every kWarpgroups-th tile. Leaves the result with the
   /// first one. Nothing may be on its way into the memory of keys after these.
-  __device__ void attend_together(int keys) {
+  /// hook: as in attend(); hook.pass() is called where the last tiles are too few for this warpgroup to have one.
+  template <class TileHook = NoTileHook>
+  __device__ void attend_together(int keys, TileHook hook = {}) {
     static_assert(!Shape::kOverlap && !Shape::kTurns);
     auto nothing = [] {};
-    NoTileHook no_hook;
     clear();
     wait_queries();
     const int tiles = (keys + kTileKeys - 1) / kTileKeys;
@@ -112,12 +114,15 @@ struct AttentionConsumer {
         continue;
       }
       next += Shape::kWarpgroups;
-      if (kNarrowTails && t == tiles - 1 && last_keys <= kNarrow) {
-        attend_tail(t, last_keys, nothing, no_hook);
-      } else {
-        attend_tile<kTileKeys>(t, t == tiles - 1, last_keys, nothing, no_hook);
+      if constexpr (kNarrowTails) {
+        if (t == tiles - 1 && last_keys <= kNarrow) {
+          attend_tail(t, last_keys, nothing, hook);
+          continue;
+        }
       }
+      attend_tile<kTileKeys>(t, t == tiles - 1, last_keys, nothing, hook);
     }
+    if (tiles % Shape::kWarpgroups != 0 && warpgroup >= tiles % Shape::kWarpgroups) hook.pass();
     sum_over_lanes();
     join_parts();
   }

@@ -6,7 +6,7 @@ namespace chipmunk::cuda::sm90 {
 
 /// Column sums on the side of attention: every computing warp adds up its 16 rows of a tile and leaves the sums in
 /// shared memory; warps of the producer's warpgroup, which have nothing else to do, add up the warps' and write them
-/// out.
+/// out. A slot has a tile of all warpgroups, or one of each.
 template <class Shape>
 struct ColumnSumRing {
   static constexpr int kSlots = 2;
@@ -82,11 +82,21 @@ struct ColumnSumHook {
       const int value = first + i;
       sums[value / 2 * 8 + lane % 4 * 2 + value % 2] = eighth[i];
     }
+    leave();
+  }
+
+  /// In place of a tile that this warpgroup does not have, where the others have one.
+  __device__ void pass() {
+    wait(ring.empty(at.slot), at.parity ^ 1);
+    leave();
+  }
+
+ private:
+  __device__ void leave() {
     arrive(ring.full(at.slot));
     at.advance();
   }
 
- private:
   /// The lane whose bit `mask` is 0 keeps `low`, the other `high`; each receives what its partner has of the same.
   __device__ float exchange(float low, float high, int mask) const {
     const bool upper = (lane & mask) != 0;
@@ -95,19 +105,22 @@ struct ColumnSumHook {
   }
 };
 
-/// The reducer's side: row = sums of `keys` columns, tile by tile, then zeros up to all_keys.
-template <class Shape>
+/// The reducer's side: row = sums of `keys` columns, then zeros up to all_keys. kTiles: how many tiles a slot has, of
+/// each of which as many warps have sums: one of all warps, or one of each warpgroup's.
+template <int kTiles, class Shape>
 __device__ void reduce_column_sums(const ColumnSumRing<Shape>& ring, RingPosition<ColumnSumRing<Shape>::kSlots>& at,
                                    int thread, float* row, int keys, int all_keys) {
   using Ring = ColumnSumRing<Shape>;
+  constexpr int kColumns = kTiles * Shape::kTileKeys, kWarps = Ring::kWarps / kTiles;
   int first = 0;
-  for (; first < keys; first += Shape::kTileKeys) {
+  for (; first < keys; first += kColumns) {
     wait(ring.full(at.slot), at.parity);
-    for (int column = thread; column < Shape::kTileKeys; column += Ring::kReducerThreads) {
+    for (int column = thread; column < kColumns; column += Ring::kReducerThreads) {
+      const int first_warp = column / Shape::kTileKeys * kWarps;
       float sum = 0.0f;
 #pragma unroll
-      for (int warp = 0; warp < Ring::kWarps; ++warp) sum += ring.sums(at.slot, warp)[column];
-      // Past the keys there are probabilities of 0, but of rows whose factor may be NaN.
+      for (int warp = 0; warp < kWarps; ++warp) sum += ring.sums(at.slot, first_warp + warp)[column % Shape::kTileKeys];
+      // Past the keys there are probabilities of 0, but of rows whose factor may be NaN, or nothing at all.
       if (first + column < all_keys) row[first + column] = first + column < keys ? sum : 0.0f;
     }
     arrive(ring.empty(at.slot));

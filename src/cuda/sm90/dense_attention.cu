@@ -12,7 +12,7 @@
 namespace chipmunk::cuda::sm90 {
 namespace {
 
-// With column sums, a block's rows are a group. Together: for parts.
+// With column sums, an item's rows are a group. Together: for parts.
 template <int kHeadDim, bool kSums>
 struct ShapeFor;
 template <>
@@ -28,10 +28,12 @@ struct ShapeFor<128, false> {
 template <>
 struct ShapeFor<64, true> {
   using Type = AttentionShape<64, 3, 128, 4, false, 32>;
+  using Together = Type;
 };
 template <>
 struct ShapeFor<128, true> {
   using Type = AttentionShape<128, 3, 96, 3, false, 32>;
+  using Together = Type;
 };
 
 struct Arguments : PieceArguments {
@@ -39,7 +41,7 @@ struct Arguments : PieceArguments {
   float* lse;  // [B, H, N] or null
   const int32_t* key_lengths;
   const float* column_lse;  // [B, H, N]
-  float* column_sums;       // [B, H, G, M]
+  float* column_sums;       // of items [items, M], of parts [parts, M]
   int key_tokens, heads_per_kv_head;
   bool lets_next_begin;  // items: from this grid's start on
   float scale_log2;
@@ -97,21 +99,25 @@ __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipe
     const int keys = a.keys(piece.batch);
     const auto next_queries = [&] { bring(number + static_cast<int>(gridDim.x)); };
     const OutRows rows = piece.rows(a, warpgroup);
+    const auto hook = [&] {
+      if constexpr (kSums) {
+        return ColumnSumHook<Shape>{ring,
+                                    sums_at,
+                                    static_cast<int>(threadIdx.x) / 32 - 4,
+                                    static_cast<int>(threadIdx.x) % 32,
+                                    {column_shift(a, rows, 0), column_shift(a, rows, 1)}};
+      } else {
+        return NoTileHook{};
+      }
+    }();
     if constexpr (kPieces == Pieces::kParts) {
-      consumer.attend_together(keys);
+      consumer.attend_together(keys, hook);
       // A block has one part.
       if (warpgroup > 0) return;
     } else if (keys == 0) {
       consumer.attend_nothing(next_queries);
-    } else if constexpr (kSums) {
-      consumer.attend(keys, next_queries,
-                      ColumnSumHook<Shape>{ring,
-                                           sums_at,
-                                           static_cast<int>(threadIdx.x) / 32 - 4,
-                                           static_cast<int>(threadIdx.x) % 32,
-                                           {column_shift(a, rows, 0), column_shift(a, rows, 1)}});
     } else {
-      consumer.attend(keys, next_queries);
+      consumer.attend(keys, next_queries, hook);
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -123,13 +129,15 @@ __device__ void consume(const Arguments& a, const AttentionPipeline<Shape>& pipe
   }
 }
 
-template <class Shape>
+template <class Shape, Pieces kPieces>
 __device__ void reduce(const Arguments& a, const ColumnSumRing<Shape>& ring) {
+  constexpr int kTiles = kPieces == Pieces::kItems ? 1 : Shape::kWarpgroups;
   RingPosition<ColumnSumRing<Shape>::kSlots> at;
   for (int number = blockIdx.x; number < a.pieces; number += gridDim.x) {
-    const auto piece = Piece<Shape, Pieces::kItems>::find(a, number);
-    reduce_column_sums(ring, at, static_cast<int>(threadIdx.x) - 32,
-                       a.column_sums + static_cast<int64_t>(number) * a.key_tokens, a.keys(piece.batch), a.key_tokens);
+    const auto piece = Piece<Shape, kPieces>::find(a, number);
+    reduce_column_sums<kTiles>(ring, at, static_cast<int>(threadIdx.x) - 32,
+                               a.column_sums + static_cast<int64_t>(number) * a.key_tokens, a.keys(piece.batch),
+                               a.key_tokens);
   }
 }
 
@@ -155,7 +163,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) dense_attention(const __gr
     shrink_registers<Shape::kProducerRegisters>();
     if (threadIdx.x == 0) produce<Shape, kPieces>(a, pipeline);
     if constexpr (kSums) {
-      if (threadIdx.x >= 32) reduce<Shape>(a, ring);
+      if (threadIdx.x >= 32) reduce<Shape, kPieces>(a, ring);
     }
   } else {
     grow_registers<Shape::kConsumerRegisters>();
@@ -163,6 +171,20 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) dense_attention(const __gr
   }
   // What comes after this grid may rely on the one before it, too.
   if (kPieces == Pieces::kParts) wait_for_previous_kernels();
+}
+
+/// sums[item, key] = what the item's parts have there, added in order. Grid [keys of all threads, items].
+constexpr int kAddThreads = 256;
+template <int kParts>
+__global__ void __launch_bounds__(kAddThreads) add_column_sums(const float* of_parts, float* sums, int keys) {
+  wait_for_previous_kernels();
+  const int key = static_cast<int>(blockIdx.x) * kAddThreads + static_cast<int>(threadIdx.x);
+  if (key >= keys) return;
+  const float* first = of_parts + static_cast<int64_t>(blockIdx.y) * kParts * keys + key;
+  float sum = 0.0f;
+#pragma unroll
+  for (int part = 0; part < kParts; ++part) sum += first[part * static_cast<int64_t>(keys)];
+  sums[static_cast<int64_t>(blockIdx.y) * keys + key] = sum;
 }
 
 template <class Shape, Pieces kPieces, bool kSums>
@@ -181,10 +203,26 @@ void launch_grid(cudaStream_t stream, const AttentionParams& params, Arguments a
                      "attention", a);
 }
 
+/// Items, and how many of them, the last ones, are cut into parts. Two rounds of parts still take less time than one of
+/// items.
+struct Work {
+  static constexpr int kRows = static_cast<int>(kColumnGroup), kParts = kRows / 64;
+
+  int groups, items, cut;
+
+  Work(const DeviceProperties& device, const AttentionParams& p)
+      : groups(static_cast<int>(ceil_div(p.query_tokens, kRows))),
+        items(static_cast<int>(p.batch * p.heads * groups)),
+        cut(items_in_parts(items, device.multiprocessors, kParts, 2)) {}
+};
+
 template <int kHeadDim, bool kSums>
-void launch(cudaStream_t stream, const DeviceProperties& device, const AttentionParams& params) {
+void launch(cudaStream_t stream, const DeviceProperties& device, const AttentionParams& params, float* sums_of_parts) {
   using Shape = typename ShapeFor<kHeadDim, kSums>::Type;
-  static_assert(!kSums || Shape::kRows == kColumnGroup);
+  using Together = typename ShapeFor<kHeadDim, kSums>::Together;
+  static_assert(Shape::kRows == Work::kRows && Together::kRows == Work::kRows && Together::kWarpgroups == Work::kParts);
+  const Work work(device, params);
+  const int whole = work.items - work.cut;
   Arguments a{};
   a.out = {static_cast<__nv_bfloat16*>(params.out.data), params.out_strides, static_cast<int>(params.heads),
            static_cast<int>(params.query_tokens)};
@@ -194,36 +232,42 @@ void launch(cudaStream_t stream, const DeviceProperties& device, const Attention
   a.column_sums = params.column_sums;
   a.key_tokens = static_cast<int>(params.key_tokens);
   a.heads_per_kv_head = static_cast<int>(params.heads / params.kv_heads);
-  a.groups = static_cast<int>(ceil_div(params.query_tokens, Shape::kRows));
+  a.groups = work.groups;
   a.scale_log2 = params.scale * kLog2E;
-  const auto items = static_cast<int>(params.batch * params.heads * a.groups);
-  // The sums of a group are a block's. Two rounds of thirds still take less time than one of items.
-  const int parts = kSums ? 0 : items_in_parts(items, device.multiprocessors, Shape::kWarpgroups, 2);
-  if (items > parts) {
-    a.pieces = items - parts;
-    a.lets_next_begin = parts > 0;
-    launch_grid<Shape, Pieces::kItems, kSums>(stream, params, a, std::min(a.pieces, device.multiprocessors));
+  if (whole > 0) {
+    a.pieces = whole;
+    a.lets_next_begin = work.cut > 0;
+    launch_grid<Shape, Pieces::kItems, kSums>(stream, params, a, std::min(whole, device.multiprocessors));
   }
-  if constexpr (!kSums) {
-    using Together = typename ShapeFor<kHeadDim, kSums>::Together;
-    static_assert(Together::kRows == Shape::kRows);
-    if (parts > 0) {
-      a.first_item = items - parts;
-      a.pieces = parts * Together::kWarpgroups;
-      a.follows_items = items > parts;
-      launch_grid<Together, Pieces::kParts, false>(stream, params, a, a.pieces);
-    }
+  if (work.cut == 0) return;
+  a.first_item = whole;
+  a.pieces = work.cut * Work::kParts;
+  a.follows_items = whole > 0;
+  a.column_sums = sums_of_parts;
+  launch_grid<Together, Pieces::kParts, kSums>(stream, params, a, a.pieces);
+  if constexpr (kSums) {
+    const dim3 grid(static_cast<unsigned>(ceil_div(params.key_tokens, kAddThreads)), static_cast<unsigned>(work.cut));
+    launch_overlapping(add_column_sums<Work::kParts>, grid, dim3(kAddThreads), 0, stream, "attention: column sums",
+                       static_cast<const float*>(sums_of_parts), params.column_sums + whole * params.key_tokens,
+                       a.key_tokens);
   }
 }
 
 }  // namespace
 
-void launch_dense_attention(cudaStream_t stream, const DeviceProperties& device, const AttentionParams& params) {
-  const bool sums = computes_column_sums(params);
+int64_t dense_attention_workspace_bytes(const DeviceProperties& device, const AttentionParams& params) {
+  if (!computes_column_sums(params)) return 0;
+  return Work(device, params).cut * int64_t{Work::kParts} * params.key_tokens * int64_t{sizeof(float)};
+}
+
+void launch_dense_attention(cudaStream_t stream, const DeviceProperties& device, const AttentionParams& params,
+                            void* workspace) {
+  auto* sums = static_cast<float*>(workspace);
+  const bool with_sums = computes_column_sums(params);
   if (params.head_dim == 64) {
-    sums ? launch<64, true>(stream, device, params) : launch<64, false>(stream, device, params);
+    with_sums ? launch<64, true>(stream, device, params, sums) : launch<64, false>(stream, device, params, sums);
   } else {
-    sums ? launch<128, true>(stream, device, params) : launch<128, false>(stream, device, params);
+    with_sums ? launch<128, true>(stream, device, params, sums) : launch<128, false>(stream, device, params, sums);
   }
 }
 
