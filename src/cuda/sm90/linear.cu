@@ -32,10 +32,10 @@ constexpr int kSecondPartStep = 12;
 template <int kWidth>
 constexpr int kShare = kWidth / kClusterBlocks;
 
-/// Brings a unit's operands, kColumns of its columns.
+/// Brings a unit's operands, kColumns of its columns; backwards: from the depth's end on.
 template <int kWidth, int kColumns>
 __device__ void bring_unit(const Arguments& a, const Pipeline<kWidth>& pipeline, const Place& place, int rank,
-                           Position& at) {
+                           bool backwards, Position& at) {
   constexpr uint16_t kBoth = (1 << kClusterBlocks) - 1;
   constexpr int kBytes = Pipeline<kWidth>::kRowsBytes + kColumns * kSwizzleRow;
   const Problem& p = a.problems[place.problem];
@@ -47,10 +47,11 @@ __device__ void bring_unit(const Arguments& a, const Pipeline<kWidth>& pipeline,
   for (int step = 0; step < a.steps; ++step) {
     wait(pipeline.empty(at.slot), at.parity ^ 1);
     const uint32_t full = pipeline.full(at.slot);
+    const int depth = (backwards ? a.steps - 1 - step : step) * kDepth;
     arrive_expecting(full, kBytes);
-    copy_box(pipeline.rows(at.slot), &p.x, full, step * kDepth, first_row, 0, place.batch);
-    copy_box_to_cluster(pipeline.weights(at.slot) + rank * kShare<kColumns> * kSwizzleRow, weight, full, kBoth,
-                        step * kDepth, first_column, 0, 0);
+    copy_box(pipeline.rows(at.slot), &p.x, full, depth, first_row, 0, place.batch);
+    copy_box_to_cluster(pipeline.weights(at.slot) + rank * kShare<kColumns> * kSwizzleRow, weight, full, kBoth, depth,
+                        first_column, 0, 0);
     at.advance();
   }
 }
@@ -61,15 +62,18 @@ __device__ void bring(const Arguments& a, const Pipeline<kWidth>& pipeline) {
   const int rank = cluster_rank();
   Position at;
   Pieces<kHasHalves<kWidth, kKind>> pieces(a);
+  // Every other piece from its end on: that part of x was read last, and is in L2 still.
+  bool backwards = true;
   while (pieces.next()) {
+    backwards = !backwards;
     if (kKind == Kind::kHeads && pieces.is_last()) {
       if (a.overlaps_last) wait_for_previous_kernels();
       let_next_kernel_begin();
     }
     if (pieces.place.half < 0) {
-      bring_unit<kWidth, kWidth>(a, pipeline, pieces.place, rank, at);
+      bring_unit<kWidth, kWidth>(a, pipeline, pieces.place, rank, backwards, at);
     } else if constexpr (kHasHalves<kWidth, kKind>) {
-      bring_unit<kWidth, kWidth / 2>(a, pipeline, pieces.place, rank, at);
+      bring_unit<kWidth, kWidth / 2>(a, pipeline, pieces.place, rank, backwards, at);
     }
   }
 }
