@@ -12,7 +12,8 @@ constexpr int kKeptPacks = 4;
 /// Longer rows are read again for each pass: they come from the cache then.
 constexpr int64_t kMaxKeptChannels = int64_t{kThreads} * kPack * kKeptPacks;
 
-/// The channels of one row, shared among the threads of a block pack by pack.
+/// The channels of one row, shared among the threads of a block pack by pack. A row that is kept is read once: what the
+/// norm writes, and the next kernel reads, stays in L2 in its place.
 template <bool kWhole, bool kKept>
 class Row {
  public:
@@ -20,7 +21,7 @@ class Row {
     if constexpr (kKept) {
 #pragma unroll
       for (int i = 0; i < kKeptPacks; ++i) {
-        if (channel(i) < channels) packs_[i] = load_raw_pack<kWhole>(x, channel(i), channels);
+        if (channel(i) < channels) packs_[i] = load_raw_pack<kWhole, true>(x, channel(i), channels);
       }
     }
   }
@@ -33,7 +34,7 @@ class Row {
 #pragma unroll
       for (int i = 0; i < kKeptPacks; ++i) {
         if (channel(i) >= channels_) continue;
-        addends[i] = load_raw_pack<kWhole>(value, channel(i), channels_);
+        addends[i] = load_raw_pack<kWhole, true>(value, channel(i), channels_);
         factors[i] = load_raw_pack<kWhole>(gate, channel(i), channels_);
       }
 #pragma unroll

@@ -23,11 +23,12 @@ struct RawPack {
 };
 
 /// Values [first, first + kPack) of a row that ends at `end`; 0 past it. kWhole: at a multiple of the pack's bytes, and
-/// none is past the end.
-template <bool kWhole>
+/// none is past the end. kOnce: nobody reads them again soon, so that they are the first to leave L2.
+template <bool kWhole, bool kOnce = false>
 __device__ RawPack load_raw_pack(const bf16* row, int64_t first, int64_t end) {
   if constexpr (kWhole) {
-    const uint4 words = *reinterpret_cast<const uint4*>(row + first);
+    const auto* pack = reinterpret_cast<const uint4*>(row + first);
+    const uint4 words = kOnce ? __ldcs(pack) : *pack;
     return {words.x, words.y, words.z, words.w};
   } else {
     const auto* bits = reinterpret_cast<const uint16_t*>(row);
