@@ -37,6 +37,12 @@ __device__ inline f16 from_float<f16>(float x) {
   return __float2half_rn(x);
 }
 
+/// Two floats rounded to bf16 by one instruction, the first in the low half.
+__device__ inline uint32_t pack_bf16(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
 /// Element `index` of a buffer whose dtype is known at run time only; for operands that are read once a column.
 __device__ inline float load_any(const void* data, DType dtype, int64_t index) {
   switch (dtype) {

@@ -46,12 +46,6 @@ __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint3
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/// Two floats rounded to bf16, the first in the low half.
-__device__ inline uint32_t pack_bf16(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
 /// Rows of kColumns bf16 in shared memory. The chunks of a row are exchanged by its index, so that eight rows' chunks
 /// of one column lie in different banks.
 template <int kColumns>

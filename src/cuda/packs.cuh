@@ -82,12 +82,6 @@ __device__ Pack load_pack(const In& row, int64_t first, int64_t end) {
   }
 }
 
-/// The bits of two neighbouring values: one instruction rounds both.
-__device__ inline uint32_t bf16_pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return reinterpret_cast<const uint32_t&>(pair);
-}
-
 /// Left to itself, the compiler may store the words one by one.
 /// https://docs.nvidia.com/cuda/parallel-thread-execution/#data-movement-and-conversion-instructions-st
 __device__ inline void store_16_bytes(void* p, uint4 value) {
@@ -99,7 +93,7 @@ __device__ inline void store_16_bytes(void* p, uint4 value) {
 __device__ inline RawPack round_pack(const Pack& pack) {
   RawPack raw;
 #pragma unroll
-  for (int i = 0; i < kPack / 2; ++i) raw.words[i] = bf16_pair(pack.values[2 * i], pack.values[2 * i + 1]);
+  for (int i = 0; i < kPack / 2; ++i) raw.words[i] = pack_bf16(pack.values[2 * i], pack.values[2 * i + 1]);
   return raw;
 }
 

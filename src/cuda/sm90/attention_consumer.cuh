@@ -2,6 +2,7 @@
 
 #include <cuda_bf16.h>
 
+#include "cuda/float_types.cuh"
 #include "cuda/sm90/attention_pipeline.cuh"
 #include "cuda/sm90/warpgroup.cuh"
 #include "cuda/sm90/wgmma.cuh"
@@ -9,11 +10,6 @@
 namespace chipmunk::cuda::sm90 {
 
 constexpr float kLn2 = 0.6931471805599453f;
-
-__device__ inline uint32_t pack_bf16(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
 
 /// What happens to the probabilities of a tile besides: nothing.
 struct NoTileHook {

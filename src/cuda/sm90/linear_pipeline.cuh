@@ -127,13 +127,13 @@ class Products {
   __device__ void put_first(const float (&sums)[kColumns / 2]) {
     constexpr int kFirst = kColumns < kPartColumns ? kColumns : kPartColumns, kRest = kColumns - kFirst;
     wait_for_room();
-    put<kFirst>([&](int pair) { return bf16_pair(sums[2 * pair], sums[2 * pair + 1]); });
+    put<kFirst>([&](int pair) { return pack_bf16(sums[2 * pair], sums[2 * pair + 1]); });
     has_second_ = kRest > 0;
     if constexpr (kRest > 0) {
       static_assert(kRest == kSecond);
 #pragma unroll
       for (int i = 0; i < kRest / 4; ++i) {
-        second_[i] = bf16_pair(sums[kFirst / 2 + 2 * i], sums[kFirst / 2 + 2 * i + 1]);
+        second_[i] = pack_bf16(sums[kFirst / 2 + 2 * i], sums[kFirst / 2 + 2 * i + 1]);
       }
     }
   }
