@@ -39,7 +39,4 @@ struct MeanRows {
   }
 };
 
-/// How far a mean is from the cached one.
-__device__ inline float drift_of(bf16 now, float cached) { return fabsf(to_float(now) - cached); }
-
 }  // namespace chipmunk::cuda

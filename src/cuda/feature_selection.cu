@@ -67,7 +67,7 @@ __device__ void load_keys(const FeatureArguments& a, const RowSlice<StoredKeys>&
       const Vec<float, kCount> before = load_vec<float, kCount>(cached + i);
 #pragma unroll
       for (int k = 0; k < kCount; ++k) {
-        float drift = drift_of(means.values[k], before.values[k]);
+        float drift = fabsf(to_float(means.values[k]) - before.values[k]);
         if (r > 0) drift += __uint_as_float(slice.keys[i + k]);
         const bool last = r == rows.count - 1;
         slice.keys[i + k] = last ? order_key(drift) : __float_as_uint(drift);

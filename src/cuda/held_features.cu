@@ -4,6 +4,7 @@
 #include "cuda/held_top_k.cuh"
 #include "cuda/launch.h"
 #include "cuda/overlap.cuh"
+#include "cuda/prefetch.cuh"
 
 namespace chipmunk::cuda {
 namespace {
@@ -38,9 +39,6 @@ struct HeldShared {
   uint32_t kept[kWarps];  // a byte a quad
   uint16_t list[kQuads * kTile];
 };
-
-/// Brings a line closer, whatever it is now.
-__device__ void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];\n" ::"l"(p)); }
 
 /// A thread's means of a row of them, 0 past its end. Those of now stay as they lie in memory: taken apart, they would
 /// have to have arrived.

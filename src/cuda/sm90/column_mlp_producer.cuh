@@ -1,5 +1,6 @@
 #pragma once
 
+#include "cuda/prefetch.cuh"
 #include "cuda/sm90/column_mlp_tiles.cuh"
 #include "cuda/sm90/warp_exchange.cuh"
 
@@ -64,7 +65,7 @@ __device__ inline void prefetch_activations(const Arguments& a, const RenewTiles
   for (int i = thread; i < tile.places * (kTokens / kLine); i += kProducerThreads) {
     const int feature = a.feature(tile.block, tile.count, tile.first_place + i / 2), row = first_row + i % 2 * kLine;
     if (row < end_row) {
-      prefetch(a.activations + batch * a.activation_batch_stride + feature * a.activation_stride + row);
+      prefetch_l2(a.activations + batch * a.activation_batch_stride + feature * a.activation_stride + row);
     }
   }
 }
@@ -120,8 +121,8 @@ __device__ void prefetch_out(const Arguments& a, const AddTiles& tile) {
   for (int i = static_cast<int>(threadIdx.x); i < kTokens * kLines; i += kProducerThreads) {
     const int row = first_row + i / kLines;
     if (row < end_row) {
-      prefetch(a.out.data + batch * a.out.strides.batch + row * a.out.strides.token + tile.first_channel +
-               i % kLines * kLine);
+      prefetch_l2(a.out.data + batch * a.out.strides.batch + row * a.out.strides.token + tile.first_channel +
+                  i % kLines * kLine);
     }
   }
 }

@@ -101,8 +101,6 @@ __device__ inline void copy_box_to_cluster(uint32_t destination, const CUtensorM
 __device__ inline void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory");
 }
-/// Brings a line into L2.
-__device__ inline void prefetch(const void* address) { asm volatile("prefetch.global.L2 [%0];\n" ::"l"(address)); }
 __device__ inline void copy_16(uint32_t destination, const void* source) {
   asm volatile("cp.async.cg.shared::cta.global [%0], [%1], 16;\n" ::"r"(destination), "l"(source) : "memory");
 }
