@@ -17,9 +17,9 @@ bool takes(const DeviceProperties& device, const AttentionParams& params);
 /// Whether it computes the column sums of params, too: those of groups of kColumnGroup rows. Each row's column_lse is
 /// read before its lse is written, so that they may be one buffer.
 bool computes_column_sums(const AttentionParams& params);
-/// Memory that a launch wants while it runs.
+/// Bytes of workspace that launch_dense_attention wants, for its kernels alone.
 int64_t dense_attention_workspace_bytes(const DeviceProperties& device, const AttentionParams& params);
-/// Writes out and lse, and column_sums where it computes them.
+/// Writes out and lse, and column_sums where it computes them. workspace: null where it wants none.
 void launch_dense_attention(cudaStream_t stream, const DeviceProperties& device, const AttentionParams& params,
                             void* workspace);
 

@@ -13,6 +13,7 @@ struct PieceArguments {
   HeadRowsOut out;
   int groups;              // of query rows a head
   int first_item, pieces;  // of this launch
+  bool lets_next_begin;    // items: from this grid's start on
   bool follows_items;      // parts: this grid begins once that of whole items has
 };
 

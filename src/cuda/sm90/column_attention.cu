@@ -42,8 +42,7 @@ struct Arguments : PieceArguments {
   ColumnEpilogueOperands epilogue;
   int key_tokens;
   int64_t capacity;
-  bool overlaps_last;    // ColumnAttentionParams has it
-  bool lets_next_begin;  // items: from this grid's start on
+  bool overlaps_last;  // ColumnAttentionParams has it
   float scale_log2;
 };
 

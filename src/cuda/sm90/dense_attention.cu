@@ -43,7 +43,6 @@ struct Arguments : PieceArguments {
   const float* column_lse;  // [B, H, N]
   float* column_sums;       // of items [items, M], of parts [parts, M]
   int key_tokens, heads_per_kv_head;
-  bool lets_next_begin;  // items: from this grid's start on
   float scale_log2;
 
   __device__ int keys(int batch) const {
@@ -206,7 +205,8 @@ void launch_grid(cudaStream_t stream, const AttentionParams& params, Arguments a
 /// Items, and how many of them, the last ones, are cut into parts. Two rounds of parts still take less time than one of
 /// items.
 struct Work {
-  static constexpr int kRows = static_cast<int>(kColumnGroup), kParts = kRows / 64;
+  static constexpr int kRows = ShapeFor<128, true>::Type::kRows, kParts = ShapeFor<128, true>::Type::kWarpgroups;
+  static_assert(kRows == kColumnGroup);
 
   int groups, items, cut;
 
