@@ -67,7 +67,7 @@ TEST(BenchMlp, ShowsATable) {
   const ProgramResult result = run_tiny({"--threads", "1"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   for (const char* part :
-       {"x dense", "tiny       dense                100.0%", "tiny       select + sparse       30.1%"}) {
+       {"x dense", "tiny       dense                 100.0%", "tiny       select + sparse        30.1%"}) {
     EXPECT_NE(result.out.find(part), std::string::npos) << part << " in: " << result.out;
   }
   EXPECT_NE(result.err.find("tiny: 300 tokens"), std::string::npos) << result.err;

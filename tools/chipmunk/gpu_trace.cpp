@@ -102,10 +102,10 @@ GpuActivity summarise(std::vector<std::pair<uint64_t, uint64_t>> values) {
   constexpr double kMsPerNs = 1e-6;
   uint64_t end = values.front().first;
   for (const auto& [first, last] : values) {
-    if (last > end) activity.busy_ms += static_cast<double>(last - std::max(first, end)) * kMsPerNs;
+    activity.operation_ms.push_back(last > end ? static_cast<double>(last - std::max(first, end)) * kMsPerNs : 0.0);
+    activity.busy_ms += activity.operation_ms.back();
     end = std::max(end, last);
   }
-  activity.operations = static_cast<int>(values.size());
   activity.span_ms = static_cast<double>(end - values.front().first) * kMsPerNs;
   return activity;
 }

@@ -3,13 +3,14 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace chipmunk::cli {
 
 /// What a GPU did from its first kernel, copy or fill of memory to the end of the last one.
 struct GpuActivity {
-  int operations = 0;
-  double busy_ms = 0.0;  ///< at least one was running
+  std::vector<double> operation_ms;  ///< of each, in order: from the end of those before, or its begin, to its end
+  double busy_ms = 0.0;              ///< at least one was running
   double span_ms = 0.0;
 };
 

@@ -9,6 +9,7 @@
 
 #include "bench_values.h"
 #include "core/column_selection.h"
+#include "gpu_trace.h"
 #include "linear_survey.h"
 #include "mlp_check.h"
 #include "ops/elementwise.h"
@@ -34,7 +35,7 @@ constexpr std::pair<double, double> kShares[] = {{0.3, 0.0}, {0.3, 0.05}};
 class PresetBench {
  public:
   PresetBench(const Context& context, const MlpPreset& preset, int rounds)
-      : context_(context), preset_(preset), random_(context, 1), watch_(context, rounds) {
+      : context_(context), preset_(preset), rounds_(rounds), random_(context, 1), watch_(context, rounds) {
     const auto& [name, tokens, channels, features, out_channels] = preset_;
     const auto matrix = [this](int64_t rows, int64_t columns) {
       return random_.normal({rows, columns}, DType::kBF16, 1.0f / std::sqrt(static_cast<float>(columns)));
@@ -48,7 +49,7 @@ class PresetBench {
                              context.activation_dtype(), 1.0f);
   }
 
-  std::vector<MlpResult> run(bool on_gpu, bool fp8) {
+  std::vector<MlpResult> run(bool on_gpu, bool fp8, const std::function<void(const std::string&)>& progress) {
     {
       const MlpCheck check(context_, weights_, preset_.tokens);
       dense(check);
@@ -73,6 +74,7 @@ class PresetBench {
       result.max_ms = ms.back();
     }
     compare();
+    if (on_gpu) trace_matmuls(progress);
     return results_;
   }
 
@@ -114,7 +116,8 @@ class PresetBench {
     };
     const Tensor x = next_input();
     compute(x);
-    add_whole(kDense, check.dense_error(x, check.read(activations, out)), [=, this] { compute(next_input()); });
+    dense_ = [=, this] { compute(next_input()); };
+    add_whole(kDense, check.dense_error(x, check.read(activations, out)), dense_);
   }
 
   void cublas() {
@@ -164,7 +167,9 @@ class PresetBench {
       MlpResult result = sparse_result(kernel, *plan, state->features());
       result.useful_flops = flops(result.kept * all_pairs());
       result.relative_error = checked(kernel, check.step_error(x, state->features(), before, after), kMaxError);
-      add(std::move(result), [=, this] { compute(kind, next_input()); });
+      const auto body = [=, this] { compute(kind, next_input()); };
+      if (kind == MlpStep::kSparseReuse && !fp8) sparse_.emplace_back(results_.size(), body);
+      add(std::move(result), body);
     };
     add_step(fp8 ? "select + sparse, fp8" : "select + sparse", MlpStep::kSparseSelect);
     add_step(fp8 ? "sparse, fp8" : "sparse", MlpStep::kSparseReuse);
@@ -220,12 +225,76 @@ class PresetBench {
     }
   }
 
+  /// The two matmuls of sparse steps one by one, behind a dense step each, so that the clock is as in the rounds.
+  void trace_matmuls(const std::function<void(const std::string&)>& progress) {
+    // The last one first: others are inserted behind it.
+    for (auto sparse = sparse_.rbegin(); sparse != sparse_.rend(); ++sparse) {
+      const auto& [place, body] = *sparse;
+      const std::vector<double> step = operation_ms(body, progress);
+      const std::vector<double> rounds = operation_ms(
+          [&] {
+            for (int round = 0; round < rounds_; ++round) {
+              dense_();
+              body();
+            }
+          },
+          progress);
+      if (step.empty() || rounds.empty()) return;
+      const size_t operations = rounds.size() / static_cast<size_t>(rounds_);
+      // A step's kernels take turns, where it has more than two: the token blocks come in several groups then.
+      if (step.size() % 2 != 0 || operations <= step.size() || rounds.size() % static_cast<size_t>(rounds_) != 0) {
+        return progress(fmt::format("no times of single matmuls: found {} kernels of a step, {} of {} steps",
+                                    step.size(), rounds.size(), rounds_));
+      }
+      for (const size_t matmul : {1, 0}) {
+        std::vector<double> ms;
+        for (size_t end = operations; end <= rounds.size(); end += operations) {
+          ms.push_back(0.0);
+          for (size_t i = end - step.size() + matmul; i < end; i += 2) ms.back() += rounds[i];
+        }
+        insert_matmul(place, matmul, std::move(ms));
+      }
+    }
+  }
+
+  /// Of each operation of a body, as the GPU records it; nothing where it cannot, which progress hears.
+  std::vector<double> operation_ms(const std::function<void()>& body,
+                                   const std::function<void(const std::string&)>& progress) const {
+    std::string reason;
+    const std::optional<GpuActivity> activity = trace_gpu(
+        [&] {
+          body();
+          context_.runtime().synchronize();
+        },
+        &reason);
+    if (activity) return activity->operation_ms;
+    progress("no times of single matmuls: " + reason);
+    return {};
+  }
+
+  /// Behind the result at `place`, of both.
+  void insert_matmul(size_t place, size_t matmul, std::vector<double> ms) {
+    std::sort(ms.begin(), ms.end());
+    const double channels[] = {static_cast<double>(preset_.channels), static_cast<double>(preset_.out_channels)};
+    MlpResult result = results_[place];
+    result.kernel = matmul == 0 ? "sparse, first matmul" : "sparse, second matmul";
+    result.useful_flops *= channels[matmul] / (channels[0] + channels[1]);
+    result.times_dense = result.times_cublas = result.relative_error = std::nullopt;
+    result.median_ms = ms[ms.size() / 2];
+    result.min_ms = ms.front();
+    result.max_ms = ms.back();
+    results_.insert(results_.begin() + static_cast<ptrdiff_t>(place) + 1, std::move(result));
+  }
+
   const Context& context_;
   const MlpPreset& preset_;
+  int rounds_;
   RandomTensors random_;
   Stopwatch watch_;
   MlpWeights weights_, fp8_weights_;
   Tensor inputs_;
+  std::function<void()> dense_;
+  std::vector<std::pair<size_t, std::function<void()>>> sparse_;  // places among the results
   int64_t turn_ = 0;
   int step_ = 0;
   std::vector<MlpResult> results_;
@@ -250,7 +319,7 @@ std::vector<MlpResult> bench_mlp(const Context& context, const std::vector<MlpPr
     progress(fmt::format("{}: {} tokens, {} channels, {} features, {} output channels", preset.name, preset.tokens,
                          preset.channels, preset.features, preset.out_channels));
     PresetBench bench(context, preset, rounds);
-    for (MlpResult& result : bench.run(context.device().kind == DeviceKind::kCuda, fp8)) {
+    for (MlpResult& result : bench.run(context.device().kind == DeviceKind::kCuda, fp8, progress)) {
       results.push_back(std::move(result));
     }
   }
@@ -258,13 +327,13 @@ std::vector<MlpResult> bench_mlp(const Context& context, const std::vector<MlpPr
 }
 
 std::string format_mlp_table(const std::vector<MlpResult>& results) {
-  std::string text = fmt::format("{:<10} {:<20} {:>6} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8}\n", "preset", "kernel",
+  std::string text = fmt::format("{:<10} {:<21} {:>6} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8}\n", "preset", "kernel",
                                  "kept", "ms", "min", "max", "TFLOP/s", "x dense", "x cuBLAS", "clock");
   const auto cell = [](double value, const char* format) {
     return value > 0.0 ? fmt::format(fmt::runtime(format), value) : std::string("-");
   };
   for (const MlpResult& result : results) {
-    text += fmt::format("{:<10} {:<20} {:>5.1f}% {:>9.4f} {:>9.4f} {:>9.4f} {:>8} {:>8} {:>8} {:>8}\n", result.preset,
+    text += fmt::format("{:<10} {:<21} {:>5.1f}% {:>9.4f} {:>9.4f} {:>9.4f} {:>8} {:>8} {:>8} {:>8}\n", result.preset,
                         result.kernel, 100.0 * result.kept, result.median_ms, result.min_ms, result.max_ms,
                         cell(result.useful_flops / result.median_ms * 1e-9, "{:.0f}"),
                         cell(result.times_dense.value_or(0.0), "{:.2f}"),

@@ -34,7 +34,8 @@ struct MlpResult {
 };
 
 /// Checks and times dense, full and sparse steps of the presets, with fp8 also sparse steps whose first layer is
-/// f8_e4m3; progress hears what is being done. Throws kInternal where a result is wrong.
+/// f8_e4m3; of sparse steps that choose nothing, on a GPU, each of the two matmuls by the GPU's own records as well.
+/// progress hears what is being done. Throws kInternal where a result is wrong.
 std::vector<MlpResult> bench_mlp(const Context& context, const std::vector<MlpPreset>& presets, int rounds, bool fp8,
                                  const std::function<void(const std::string&)>& progress);
 
