@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "cuda/float_types.cuh"
+#include "cuda/shared_address.cuh"
 
 /// Tensor core and copy instructions that every GPU since compute capability 8.0 has, and the shared-memory tiles they
 /// work on.
@@ -10,8 +11,6 @@ namespace chipmunk::cuda {
 
 /// Elements in the 16 bytes that one asynchronous copy moves.
 constexpr int kChunk = 8;
-
-__device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
 /// Copies 16 bytes into shared memory without waiting; zeros where valid is false (source is not read then).
 __device__ inline void copy_async_16(void* destination, const void* source, bool valid) {

@@ -4,10 +4,10 @@
 
 #include <cstdint>
 
+#include "cuda/shared_address.cuh"
+
 /// Hopper's instructions, one function each and nothing else. Shared memory is named by its 32-bit address.
 namespace chipmunk::cuda::sm90 {
-
-__device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
 // Barriers in shared memory (mbarrier).
 
