@@ -137,14 +137,26 @@ __device__ void compute_add_tile(const Arguments& a, const Pipeline& pipeline, c
   rows.add(sums);
 }
 
+/// Lets go the stages of a tile of which the other warpgroup has all tokens.
+__device__ void pass(const Pipeline& pipeline, const AddTiles& tile, Position& at) {
+#pragma unroll 1
+  for (int step = 0; step < tile.steps; ++step) {
+    wait(pipeline.full(at.slot), at.parity);
+    release(pipeline, at.slot);
+    at.advance();
+  }
+}
+
 __device__ void compute_add(const Arguments& a, const Pipeline& pipeline, int warpgroup) {
   Position at;
   AddTiles tiles(a);
   while (tiles.next()) {
     if (tiles.is_whole) {
       compute_add_tile<kTileWidth>(a, pipeline, tiles, warpgroup, at);
-    } else {
+    } else if (tiles.has(warpgroup)) {
       compute_add_tile<kQuarterWidth>(a, pipeline, tiles, warpgroup, at);
+    } else {
+      pass(pipeline, tiles, at);
     }
   }
 }

@@ -179,11 +179,17 @@ __device__ void bring_add_tile(const Arguments& a, const Pipeline& pipeline, con
     wait(pipeline.empty(at.slot), at.parity ^ 1);
     const uint32_t full = pipeline.full(at.slot);
     if (thread == 0) {
-      arrive_expecting(full, kBoxedBytes);
+      constexpr int kHalfBytes = kDepth * kSwizzleRow;
+      static_assert(kHalfTokens == kRowElements && kTokenHalves * kHalfBytes == kBoxedBytes);
+      // Whole tiles have both, as the compiler is to know.
+      constexpr bool kIsWhole = kWidth == kTileWidth;
+      arrive_expecting(full, kIsWhole ? kBoxedBytes : tile.token_halves() * kHalfBytes);
 #pragma unroll
-      for (int half = 0; half < kTokens / kRowElements; ++half) {
-        copy_box(pipeline.boxed(at.slot) + half * kDepth * kSwizzleRow, &a.boxed, full, half * kRowElements,
-                 step * kDepth, 0, tile.block);
+      for (int half = 0; half < kTokenHalves; ++half) {
+        if (kIsWhole || tile.has(half)) {
+          copy_box(pipeline.boxed(at.slot) + half * kHalfBytes, &a.boxed, full, half * kHalfTokens, step * kDepth, 0,
+                   tile.block);
+        }
       }
     }
     const uint32_t even = pipeline.gathered(at.slot) + offset, odd = even ^ kOther;

@@ -152,7 +152,7 @@ class AddedRows {
  public:
   __device__ AddedRows(const Arguments& a, const Pipeline& pipeline, const AddTiles& tile, int warpgroup)
       : rows_(rows_of(a, pipeline, tile,
-                      a.first_row(tile.block) + warpgroup * 64 + warp_index() % 4 * Exchange::kRows)) {}
+                      a.first_row(tile.block) + warpgroup * kHalfTokens + warp_index() % 4 * Exchange::kRows)) {}
 
   /// Asks for the first part of the output as it was.
   __device__ void ask() const { rows_.ask(); }

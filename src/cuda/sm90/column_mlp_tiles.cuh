@@ -13,7 +13,9 @@ constexpr int kTokens = static_cast<int>(kMlpBlock);
 /// Of a step along the depth of a product.
 constexpr int kDepth = 64;
 /// Kept features, or output channels, of a tile; of a quarter of one.
-constexpr int kTileWidth = 256, kQuarterWidth = 64, kQuarters = 4;
+constexpr int kTileWidth = 256, kQuarterWidth = 64;
+/// Of a box of the differences, which one warpgroup of the add kernel computes; of a token block.
+constexpr int kHalfTokens = 64, kTokenHalves = kTokens / kHalfTokens;
 /// Token blocks whose tiles follow each other for each range of features or channels: what they read of x or of the
 /// differences has to stay in L2 beside the weights of a range. At most 64, which a warp looks after.
 constexpr int kSectionBlocks = 40;
@@ -69,31 +71,51 @@ struct Arguments {
 };
 
 /// A block's pieces of work, one after the other: whole tiles, as many for every block; then, of those left over,
-/// quarters, which go to the first blocks: those began first, where the kernel before this one still ran. Where more
-/// than half of the blocks get one, they stay whole.
+/// parts of kPartWidth, which go to the first blocks: those began first, where the kernel before this one still ran.
+/// Where more than half of the blocks get one, they stay whole; where blocks are enough, parts of tiles that have token
+/// halves are cut in two.
+template <int kPartWidth, bool kHasTokenHalves>
 class Units {
  public:
   __device__ explicit Units(int tiles)
       : whole_(2 * (tiles % blocks()) > blocks() ? tiles : tiles - tiles % blocks()),
-        end_(whole_ + (tiles - whole_) * kQuarters) {}
+        end_(whole_ + (tiles - whole_) * kParts) {
+    if constexpr (kHasTokenHalves) {
+      if ((end_ - whole_) * kTokenHalves <= blocks()) {
+        is_cut_ = true;
+        end_ += end_ - whole_;
+      }
+    }
+  }
 
   int tile, first, width;  // of the tile's kTileWidth features or channels
+  int token_half;          // -1: both
   __device__ bool next() {
     const int unit = next_ + static_cast<int>(blockIdx.x);
     next_ += blocks();
     if (unit >= end_) return false;
-    const int quarter = unit - whole_;
-    const bool is_whole = quarter < 0;
-    tile = is_whole ? unit : whole_ + quarter / kQuarters;
-    first = is_whole ? 0 : quarter % kQuarters * kQuarterWidth;
-    width = is_whole ? kTileWidth : kQuarterWidth;
+    int part = unit - whole_;
+    const bool is_whole = part < 0;
+    if constexpr (kHasTokenHalves) {
+      token_half = -1;
+      if (is_cut_ && !is_whole) {
+        token_half = part % kTokenHalves;
+        part /= kTokenHalves;
+      }
+    }
+    tile = is_whole ? unit : whole_ + part / kParts;
+    first = is_whole ? 0 : part % kParts * kPartWidth;
+    width = is_whole ? kTileWidth : kPartWidth;
     return true;
   }
 
  private:
+  static constexpr int kParts = kTileWidth / kPartWidth;
+
   __device__ static int blocks() { return static_cast<int>(gridDim.x); }
 
   int whole_, end_, next_ = 0;
+  bool is_cut_ = false;
 };
 
 /// A warp's view of the renew kernel's tiles: within a section, those of all token blocks for one range of the kept
@@ -157,7 +179,7 @@ class RenewTiles {
   }
 
   const Arguments& a_;
-  Units units_;
+  Units<kTileWidth / 2, false> units_;
   int before_ = 0, range_ = -1;
   int first_block_ = 0, next_block_ = 0, low_count_ = 0, high_count_ = 0;
   uint32_t low_ = 0, high_ = 0;  // the section's blocks that have this range
@@ -172,6 +194,9 @@ class AddTiles {
   int block, count, steps;
   int first_channel;
   bool is_whole;
+  /// Whether the tile has that half of the block's tokens.
+  __device__ bool has(int token_half) const { return units_.token_half < 0 || units_.token_half == token_half; }
+  __device__ int token_halves() const { return units_.token_half < 0 ? kTokenHalves : 1; }
   __device__ bool next() {
     while (units_.next()) {
       const int section = units_.tile / (a_.section * ranges(a_)), first_block = section * a_.section;
@@ -191,7 +216,7 @@ class AddTiles {
   __device__ static int ranges(const Arguments& a) { return a.channels / kTileWidth; }
 
   const Arguments& a_;
-  Units units_;
+  Units<kQuarterWidth, true> units_;
 };
 
 }  // namespace chipmunk::cuda::sm90::mlp
