@@ -137,8 +137,8 @@ __device__ void compute_add_tile(const Arguments& a, const Pipeline& pipeline, c
   rows.add(sums);
 }
 
-/// Lets go the stages of a tile of which the other warpgroup has all tokens.
-__device__ void pass(const Pipeline& pipeline, const AddTiles& tile, Position& at) {
+/// Lets the stages of a tile go, all tokens of which are the other warpgroup's.
+__device__ void skip_add_tile(const Pipeline& pipeline, const AddTiles& tile, Position& at) {
 #pragma unroll 1
   for (int step = 0; step < tile.steps; ++step) {
     wait(pipeline.full(at.slot), at.parity);
@@ -153,10 +153,10 @@ __device__ void compute_add(const Arguments& a, const Pipeline& pipeline, int wa
   while (tiles.next()) {
     if (tiles.is_whole) {
       compute_add_tile<kTileWidth>(a, pipeline, tiles, warpgroup, at);
-    } else if (tiles.has(warpgroup)) {
+    } else if (tiles.has_half(warpgroup)) {
       compute_add_tile<kQuarterWidth>(a, pipeline, tiles, warpgroup, at);
     } else {
-      pass(pipeline, tiles, at);
+      skip_add_tile(pipeline, tiles, at);
     }
   }
 }

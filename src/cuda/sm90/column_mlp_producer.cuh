@@ -186,7 +186,7 @@ __device__ void bring_add_tile(const Arguments& a, const Pipeline& pipeline, con
       arrive_expecting(full, kIsWhole ? kBoxedBytes : tile.token_halves() * kHalfBytes);
 #pragma unroll
       for (int half = 0; half < kTokenHalves; ++half) {
-        if (kIsWhole || tile.has(half)) {
+        if (kIsWhole || tile.has_half(half)) {
           copy_box(pipeline.boxed(at.slot) + half * kHalfBytes, &a.boxed, full, half * kHalfTokens, step * kDepth, 0,
                    tile.block);
         }

@@ -12,9 +12,9 @@ namespace chipmunk::cuda::sm90::mlp {
 constexpr int kTokens = static_cast<int>(kMlpBlock);
 /// Of a step along the depth of a product.
 constexpr int kDepth = 64;
-/// Kept features, or output channels, of a tile; of a quarter of one.
-constexpr int kTileWidth = 256, kQuarterWidth = 64;
-/// Of a box of the differences, which one warpgroup of the add kernel computes; of a token block.
+/// Kept features, or output channels, of a tile; of a half of one, into which renew's are cut; of a quarter, for add's.
+constexpr int kTileWidth = 256, kHalfWidth = 128, kQuarterWidth = 64;
+/// Tokens of half a token block: a box of the differences, which one warpgroup of the add kernel computes.
 constexpr int kHalfTokens = 64, kTokenHalves = kTokens / kHalfTokens;
 /// Token blocks whose tiles follow each other for each range of features or channels: what they read of x or of the
 /// differences has to stay in L2 beside the weights of a range. At most 64, which a warp looks after.
@@ -89,7 +89,7 @@ class Units {
   }
 
   int tile, first, width;  // of the tile's kTileWidth features or channels
-  int token_half;          // -1: both
+  int token_half;          // -1: both; only if tiles have them
   __device__ bool next() {
     const int unit = next_ + static_cast<int>(blockIdx.x);
     next_ += blocks();
@@ -179,7 +179,7 @@ class RenewTiles {
   }
 
   const Arguments& a_;
-  Units<kTileWidth / 2, false> units_;
+  Units<kHalfWidth, false> units_;
   int before_ = 0, range_ = -1;
   int first_block_ = 0, next_block_ = 0, low_count_ = 0, high_count_ = 0;
   uint32_t low_ = 0, high_ = 0;  // the section's blocks that have this range
@@ -195,7 +195,7 @@ class AddTiles {
   int first_channel;
   bool is_whole;
   /// Whether the tile has that half of the block's tokens.
-  __device__ bool has(int token_half) const { return units_.token_half < 0 || units_.token_half == token_half; }
+  __device__ bool has_half(int token_half) const { return units_.token_half < 0 || units_.token_half == token_half; }
   __device__ int token_halves() const { return units_.token_half < 0 ? kTokenHalves : 1; }
   __device__ bool next() {
     while (units_.next()) {
