@@ -23,9 +23,9 @@ static_assert(kDepth == kMlpStepChannels && 2 * kDepth == kMlpF8StepChannels && 
 /// Differences of more token blocks than this holds are computed in several rounds.
 constexpr int64_t kDifferenceBytes = int64_t{512} << 20;
 
-/// Steps of a tile in which threads ask for what they want at its end: biases once features are there, and outputs once
-/// those have come to L2.
-constexpr int kBiasStep = 4, kOutStep = 16;
+/// When threads ask for what they want at a tile's end: biases in a step in which features are there; so many steps
+/// before the end, a first row of old activations, and outputs.
+constexpr int kBiasStep = 16, kStepsAhead = 4;
 
 /// Waits for a stage; gathered rows were written as ordinary stores are.
 __device__ void wait_stage(const Pipeline& pipeline, const Position& at) {
@@ -47,15 +47,19 @@ __device__ void multiply(float (&sums)[kTokens / 2], uint64_t features, uint64_t
   }
 }
 
-/// The products of a tile with kProducts x 64 features of this warpgroup.
+/// The products of a tile with kProducts x 64 features of this warpgroup; rows of the tile before it change places
+/// meanwhile.
 template <int kProducts, bool kF8>
-__device__ void multiply_renew(const Arguments& a, const Pipeline& pipeline, int first_row, Position& at,
-                               RenewedRows<kF8>& rows, float (&low)[kTokens / 2], float (&high)[kTokens / 2]) {
+__device__ void multiply_renew(const Arguments& a, const Pipeline& pipeline, const RenewTiles& tile, int first_row,
+                               Position& at, RenewedRows<kF8>& rows, float (&low)[kTokens / 2],
+                               float (&high)[kTokens / 2]) {
   using Features = SharedMatrix<kTileWidth, kDepth>;
   using Tokens = SharedMatrix<kTokens, kDepth>;
 #pragma unroll
   for (int i = 0; i < kTokens / 2; ++i) low[i] = high[i] = 0.0f;
-  const int bias_step = min(kBiasStep, a.steps - 1);
+  const int bias_step = min(kBiasStep, a.steps - 1), old_step = max(a.steps - kStepsAhead, 0);
+  const int row_steps = max(old_step / RenewedRows<kF8>::kRows, 1);
+  int row_step = row_steps - 1;
 #pragma unroll 1
   for (int step = 0; step < a.steps; ++step) {
     wait_stage(pipeline, at);
@@ -76,7 +80,15 @@ __device__ void multiply_renew(const Arguments& a, const Pipeline& pipeline, int
       }
     }
     commit_products();
-    if (step == bias_step) rows.ask_biases_and_scales();
+    if (step == bias_step) rows.ask_bias_and_scale(tile);
+    if (step == row_step) {
+      rows.renew_row();
+      row_step += row_steps;
+    }
+    if (step == old_step) {
+      rows.renew_rows();
+      rows.ask_first_row(tile);
+    }
     // The other warpgroup's products run meanwhile; a stage that is let go sooner is full again sooner.
     wait_products<0>();
     release(pipeline, at.slot);
@@ -87,24 +99,24 @@ __device__ void multiply_renew(const Arguments& a, const Pipeline& pipeline, int
 template <Activation kActivation, bool kF8>
 __device__ void compute_renew(const Arguments& a, const Pipeline& pipeline, int warpgroup) {
   const int first_row = warpgroup * kHalves * kHalfFeatures;
-  const Exchange exchange(pipeline.exchange());
   Position at;
   RenewTiles tiles(a);
+  RenewedRows<kF8> rows(a, Exchange(pipeline.exchange()), warpgroup);
   while (tiles.next()) {
     float low[kTokens / 2], high[kTokens / 2];  // sums of the first half's features and the second one's
     const int places = tiles.places - first_row;
-    RenewedRows<kF8> rows(a, tiles, warpgroup);
+    rows.ask_feature(tiles);
     if (places > kHalfFeatures) {
-      multiply_renew<2>(a, pipeline, first_row, at, rows, low, high);
+      multiply_renew<2>(a, pipeline, tiles, first_row, at, rows, low, high);
     } else if (places > 0) {
-      multiply_renew<1>(a, pipeline, first_row, at, rows, low, high);
+      multiply_renew<1>(a, pipeline, tiles, first_row, at, rows, low, high);
     } else {
-      multiply_renew<0>(a, pipeline, first_row, at, rows, low, high);
+      multiply_renew<0>(a, pipeline, tiles, first_row, at, rows, low, high);
       continue;
     }
-    rows.write(exchange, 0, rows.template activate<kActivation>(exchange, 0, low));
-    if (places > kHalfFeatures) rows.write(exchange, 1, rows.template activate<kActivation>(exchange, 1, high));
+    rows.template take<kActivation>(tiles, places > kHalfFeatures, low, high);
   }
+  rows.renew_last_rows();
 }
 
 template <int kWidth>
@@ -113,7 +125,7 @@ __device__ void compute_add_tile(const Arguments& a, const Pipeline& pipeline, c
   using Tokens = SharedMatrix<kDepth, kRowElements>;
   using Channels = SharedMatrix<kDepth, kWidth>;
   const AddedRows<kWidth> rows(a, pipeline, tile, warpgroup);
-  const int ask_step = min(kOutStep, tile.steps - 1);
+  const int ask_step = max(tile.steps - kStepsAhead, 0);
   float sums[kWidth / 2];
 #pragma unroll
   for (int i = 0; i < kWidth / 2; ++i) sums[i] = 0.0f;

@@ -1,6 +1,5 @@
 #pragma once
 
-#include "cuda/prefetch.cuh"
 #include "cuda/sm90/column_mlp_tiles.cuh"
 #include "cuda/sm90/warp_exchange.cuh"
 
@@ -58,18 +57,6 @@ struct Pipeline {
 };
 using Position = RingPosition<kStages>;
 
-/// Has the lines of the activations that a tile renews come to L2 while it is computed.
-__device__ inline void prefetch_activations(const Arguments& a, const RenewTiles& tile, int thread) {
-  constexpr int kLine = 64;  // elements
-  const int batch = a.batch(tile.block), first_row = a.first_row(tile.block), end_row = a.end_row(tile.block);
-  for (int i = thread; i < tile.places * (kTokens / kLine); i += kProducerThreads) {
-    const int feature = a.feature(tile.block, tile.count, tile.first_place + i / 2), row = first_row + i % 2 * kLine;
-    if (row < end_row) {
-      prefetch_l2(a.activations + batch * a.activation_batch_stride + feature * a.activation_stride + row);
-    }
-  }
-}
-
 /// Brings tiles of x and the kept rows of the first weight.
 __device__ inline void bring_renew(const Arguments& a, const Pipeline& pipeline) {
   using Gathered = SharedMatrix<kTileWidth, kDepth>;
@@ -105,24 +92,8 @@ __device__ inline void bring_renew(const Arguments& a, const Pipeline& pipeline)
         if (i < copies) copy_16(to + i * kRowsAtOnce * kSwizzleRow, weight + rows[i]);
       }
       arrive_after_copies(full);
-      // Once all stages are under way.
-      if (step == kStages) prefetch_activations(a, tiles, thread);
       weight += kDepth * 2;
       at.advance();
-    }
-  }
-}
-
-/// Has the lines of the output that a tile is added to come to L2 while it is computed.
-template <int kWidth>
-__device__ void prefetch_out(const Arguments& a, const AddTiles& tile) {
-  constexpr int kLine = 64, kLines = kWidth / kLine;  // elements; of a row
-  const int batch = a.batch(tile.block), first_row = a.first_row(tile.block), end_row = a.end_row(tile.block);
-  for (int i = static_cast<int>(threadIdx.x); i < kTokens * kLines; i += kProducerThreads) {
-    const int row = first_row + i / kLines;
-    if (row < end_row) {
-      prefetch_l2(a.out.data + batch * a.out.strides.batch + row * a.out.strides.token + tile.first_channel +
-                  i % kLines * kLine);
     }
   }
 }
@@ -201,8 +172,6 @@ __device__ void bring_add_tile(const Arguments& a, const Pipeline& pipeline, con
   };
 #pragma unroll 1
   for (int first = 0; first < tile.steps; first += kAhead) {
-    // Once all stages are under way.
-    if (first == kStages) prefetch_out<kWidth>(a, tile);
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       if (first + i >= tile.steps) return;

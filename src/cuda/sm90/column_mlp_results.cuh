@@ -25,125 +25,204 @@ __device__ inline uint4 difference_of(uint4 a, uint4 b) {
   return make_uint4(difference(a.x, b.x), difference(a.y, b.y), difference(a.z, b.z), difference(a.w, b.w));
 }
 
-/// What a warp renews of a tile: 16 kept features of each half of its warpgroup's, and all tokens.
+/// What a warp renews: of each tile, 16 kept features of both halves of its warpgroup's, and all tokens. New
+/// activations wait, those of the first half in the exchange and of the second in registers, and change places with the
+/// old ones while the next tile's products run, a row of each lane at a time.
 template <bool kF8>
 class RenewedRows {
+  static constexpr int kRowsOfLane = Exchange::kSteps / Exchange::kRowSteps;  // of a half
+
  public:
-  /// Asks for the numbers of the features.
-  __device__ RenewedRows(const Arguments& a, const RenewTiles& tile, int warpgroup) : a_(a), block_(tile.block) {
-    const int first_token = a.first_row(block_) + Exchange::column(0);
-    const int first_place =
-        tile.first_place + warpgroup * kHalves * kHalfFeatures + warp_index() % 4 * Exchange::kRows + Exchange::row(0);
-    places_ = tile.count - first_place;
-    tokens_ = a.end_row(block_) - first_token;
-    cache_ = a.activations + a.batch(block_) * a.activation_batch_stride + first_token;
-    differences_ = a.differences + (block_ * a.kept_rows + first_place) * kTokens + Exchange::column(0);
-#pragma unroll
-    for (int half = 0; half < kHalves; ++half) {
-#pragma unroll
-      for (int i = 0; i < kRowsOfLane; ++i) {
-        // Of a place past the list's end, the last one.
-        const int at = min(first_place + place(half, i * Exchange::kRowSteps), tile.count - 1);
-        features_[half][i] = a.feature(block_, tile.count, at);
-      }
-    }
+  /// Of a lane, which change places one after the other.
+  static constexpr int kRows = kHalves * kRowsOfLane;
+
+  __device__ RenewedRows(const Arguments& a, const Exchange& exchange, int warpgroup)
+      : a_(a),
+        exchange_(exchange),
+        warp_place_(warpgroup * kHalves * kHalfFeatures + warp_index() % 4 * Exchange::kRows) {}
+
+  /// Asks for the number of the lane's feature of a tile: lanes 0 to 15 have those of the first half.
+  __device__ void ask_feature(const RenewTiles& tile) {
+    const int lane = lane_index();
+    const int place = tile.first_place + warp_place_ + lane / Exchange::kRows * kHalfFeatures + lane % Exchange::kRows;
+    // Of a place past the list's end, the last one.
+    feature_ = a_.feature(tile.block, tile.count, min(place, tile.count - 1));
+  }
+  /// Asks for that feature's bias and scale; long after its number.
+  __device__ void ask_bias_and_scale(const RenewTiles& tile) {
+    const GatheredWeight& weight = a_.weight(tile.block);
+    bias_ = weight.bias == nullptr ? 0.0f : load_any(weight.bias, a_.bias_dtype, feature_);
+    if constexpr (kF8) scale_ = weight.scales[feature_];
+  }
+  /// Asks for the old activations of a tile's first row, into the exchange. No row waits any more.
+  __device__ void ask_first_row(const RenewTiles& tile) const {
+    ask_row(lane_tile(tile), 0, __shfl_sync(0xffffffffu, feature_, Exchange::row(0)), 0);
   }
 
-  /// Asks for biases and scales of the rows that a lane has of products' results; long after the features.
-  __device__ void ask_biases_and_scales() {
-    static_assert(kRowsOfLane == 4);
-    const GatheredWeight& weight = a_.weight(block_);
-    const int lane = lane_index(), from = lane / 4 % 4 * 8;
-#pragma unroll
-    for (int half = 0; half < kHalves; ++half) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int upper = __shfl_sync(0xffffffffu, features_[half][2 * r], from);
-        const int lower = __shfl_sync(0xffffffffu, features_[half][2 * r + 1], from);
-        const int feature = lane < 16 ? upper : lower;
-        biases_[half][r] = weight.bias == nullptr ? 0.0f : load_any(weight.bias, a_.bias_dtype, feature);
-        if constexpr (kF8) scales_[half][r] = weight.scales[feature];
-      }
-    }
-  }
-
-  /// A lane's chunks of what the cache has of a half.
-  struct Old {
-    uint4 chunks[Exchange::kSteps];
-  };
-
-  /// Brings activation(sums + bias) into the order of memory, and meanwhile asks for what is old.
+  /// Takes activation(sums + bias) of the tile whose first row was asked for: of its first half or of both.
   template <Activation kActivation>
-  __device__ Old activate(const Exchange& exchange, int half, const float (&sums)[kTokens / 2]) const {
-    Old old;
+  __device__ void take(const RenewTiles& tile, bool both, const float (&low)[kTokens / 2],
+                       const float (&high)[kTokens / 2]) {
+    tile_ = lane_tile(tile);
+    take_old(0);
     __syncwarp();
+    store_shared(feature_address(lane_index()), static_cast<uint32_t>(feature_));
 #pragma unroll
-    for (int block = 0; block < kTokens / 8; block += 2) {
-      // Once some sums have made room.
-      if (block == kTokens / 16) old = ask_old(half);
+    for (int i = 0; i < kMatrices; ++i) {
       uint32_t words[4];
+      activate<kActivation>(tile.block, 0, i, low, words);
+      store_matrices(exchange_.matrices(2 * i), words);
+    }
+    if (both) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float2 sum = {sums[4 * block + 2 * i], sums[4 * block + 2 * i + 1]};
-        const float2 value = finished(sum, half, i % 2, block + i / 2);
-        words[i] = pack_bf16(cuda::activate<kActivation>(value.x), cuda::activate<kActivation>(value.y));
-      }
-      store_matrices(exchange.matrices(block), words);
+      for (int i = 0; i < kMatrices; ++i) activate<kActivation>(tile.block, 1, i, high, second_half_[i]);
     }
     __syncwarp();
-    return old;
+    next_ = 0;
+    end_ = both ? kRows : kRowsOfLane;
   }
 
-  /// Writes them to the cache, and their difference from what was there to the workspace.
-  __device__ void write(const Exchange& exchange, int half, const Old& old) const {
+  /// Has the next row change places, if one waits, and asks for the old activations of the one behind.
+  __device__ void renew_row() {
+    if (next_ >= end_) return;
+    const int row = next_ % kRowsOfLane;
+    if (next_ > 0) take_old((next_ - 1) % kRowsOfLane);
+    if (next_ == kRowsOfLane) exchange_second_half();
+    write_row(next_, old_);
+    ++next_;
+    // They come where this row was.
+    if (next_ < end_) ask_row(tile_, next_, feature_of(next_), row);
+  }
+  /// Has all that wait change places, one after the other.
+  __device__ void renew_rows() {
+#pragma unroll 1
+    while (next_ < end_) renew_row();
+  }
+  /// The same at once, when no products run that want the registers.
+  __device__ void renew_last_rows() {
+    // What was asked for; it is asked for again.
+    wait_copies();
+    uint4 old[kRows][Exchange::kRowSteps];
 #pragma unroll
-    for (int i = 0; i < Exchange::kSteps; ++i) {
-      const uint4 fresh = load_shared_16(exchange.chunk(i));
-      const bool is_there = exists(half, i);
-      if (is_there) *reinterpret_cast<uint4*>(cached(half, i)) = fresh;
-      // Zeros for places past the list and tokens past the end: they are multiplied, too.
-      *reinterpret_cast<uint4*>(differences_ + place(half, i) * kTokens + token(i)) =
-          is_there ? difference_of(fresh, old.chunks[i]) : uint4{};
+    for (int n = 0; n < kRows; ++n) {
+      if (n < next_ || n >= end_) continue;
+      const __nv_bfloat16* from = tile_.cache + feature_of(n) * a_.activation_stride;
+#pragma unroll
+      for (int i = 0; i < Exchange::kRowSteps; ++i) {
+        old[n][i] = uint4{};
+        if (tile_.has(n, i)) old[n][i] = *reinterpret_cast<const uint4*>(from + token(i));
+      }
     }
+#pragma unroll
+    for (int n = 0; n < kRows; ++n) {
+      if (n < next_ || n >= end_) continue;
+      if (n == kRowsOfLane) exchange_second_half();
+      write_row(n, old[n]);
+    }
+    next_ = end_;
   }
 
  private:
-  static_assert(kExchangeColumns == kTokens);
-  static constexpr int kRowsOfLane = Exchange::kSteps / Exchange::kRowSteps;  // of a half
+  static constexpr int kMatrices = kTokens / 16;  // of a half, four at a time
+  static_assert(kExchangeColumns == kTokens && kHalves * Exchange::kRows == 32);
 
-  /// With scales and bias: two tokens of column block `block`, of the lane's row r.
-  __device__ float2 finished(float2 sum, int half, int r, int block) const {
-    const float bias = biases_[half][r];
+  // Of a lane's row n, from the first half's first on.
+  __device__ static int first_step(int n) { return n % kRowsOfLane * Exchange::kRowSteps; }
+  /// Places from the lane's first row on.
+  __device__ static int place(int n) { return n / kRowsOfLane * kHalfFeatures + Exchange::row_step(first_step(n)); }
+  __device__ static constexpr int token(int i) { return Exchange::column_step(i); }
+
+  /// What a lane has of a tile, from its first row and token on.
+  struct LaneTile {
+    int places, tokens;
+    __nv_bfloat16 *cache, *differences;
+
+    __device__ bool has(int n, int i) const { return place(n) < places && token(i) < tokens; }
+  };
+  __device__ LaneTile lane_tile(const RenewTiles& tile) const {
+    const int place = tile.first_place + warp_place_ + Exchange::row(0);
+    const int token = a_.first_row(tile.block) + Exchange::column(0);
+    return {tile.count - place, a_.end_row(tile.block) - token,
+            a_.activations + a_.batch(tile.block) * a_.activation_batch_stride + token,
+            a_.differences + (tile.block * a_.kept_rows + place) * kTokens + Exchange::column(0)};
+  }
+
+  /// Where the exchange has its chunks.
+  __device__ uint32_t chunk(int n, int i) const { return exchange_.chunk(first_step(n)) + token(i) * 2; }
+
+  /// Where the numbers of the tile's features are, in the order of lanes that asked for them: between the exchange's
+  /// rows.
+  __device__ uint32_t feature_address(int i) const { return exchange_.unused() + i / 4 * Exchange::kPitch + i % 4 * 4; }
+  __device__ int feature_of(int n) const {
+    return static_cast<int>(
+        load_shared(feature_address(n / kRowsOfLane * Exchange::kRows + Exchange::row(first_step(n)))));
+  }
+
+  /// Asks for the old activations of row n, to where the exchange has row `to`.
+  __device__ void ask_row(const LaneTile& tile, int n, int feature, int to) const {
+    const __nv_bfloat16* from = tile.cache + feature * a_.activation_stride;
+#pragma unroll
+    for (int i = 0; i < Exchange::kRowSteps; ++i) copy_16(chunk(to, i), from + token(i), tile.has(n, i));
+  }
+  __device__ void take_old(int from) {
+    wait_copies();
+#pragma unroll
+    for (int i = 0; i < Exchange::kRowSteps; ++i) old_[i] = load_shared_16(chunk(from, i));
+  }
+  /// Row n to the cache, and its difference from what was there to the workspace.
+  __device__ void write_row(int n, const uint4 (&old)[Exchange::kRowSteps]) const {
+    __nv_bfloat16* to = tile_.cache + feature_of(n) * a_.activation_stride;
+#pragma unroll
+    for (int i = 0; i < Exchange::kRowSteps; ++i) {
+      const uint4 fresh = load_shared_16(chunk(n, i));
+      const bool is_there = tile_.has(n, i);
+      if (is_there) *reinterpret_cast<uint4*>(to + token(i)) = fresh;
+      // Zeros for places past the list and tokens past the end: they are multiplied, too.
+      *reinterpret_cast<uint4*>(tile_.differences + place(n) * kTokens + token(i)) =
+          is_there ? difference_of(fresh, old[i]) : uint4{};
+    }
+  }
+  __device__ void exchange_second_half() const {
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kMatrices; ++i) store_matrices(exchange_.matrices(2 * i), second_half_[i]);
+    __syncwarp();
+  }
+
+  /// activation(sums + bias) of four matrices: of two blocks of 8 tokens, 2 i and 2 i + 1.
+  template <Activation kActivation>
+  __device__ void activate(int token_block, int half, int i, const float (&sums)[kTokens / 2],
+                           uint32_t (&words)[4]) const {
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+      const float2 sum = {sums[8 * i + 2 * m], sums[8 * i + 2 * m + 1]};
+      const float2 value = finished(sum, token_block, half, m % 2, 2 * i + m / 2);
+      words[m] = pack_bf16(cuda::activate<kActivation>(value.x), cuda::activate<kActivation>(value.y));
+    }
+  }
+  /// With scales and bias: two tokens of column block `block`, of row r of those that a lane has of products' results.
+  __device__ float2 finished(float2 sum, int token_block, int half, int r, int block) const {
+    const int from = half * Exchange::kRows + r * 8 + lane_index() / 4;
+    const float bias = __shfl_sync(0xffffffffu, bias_, from);
     if constexpr (!kF8) return {sum.x + bias, sum.y + bias};
-    const int first_token = a_.batch(block_) * a_.blocks_per_sample * kTokens + a_.first_row(block_);
+    const float feature_scale = __shfl_sync(0xffffffffu, scale_, from);
+    const int first_token = a_.batch(token_block) * a_.blocks_per_sample * kTokens + a_.first_row(token_block);
     const float* of_tokens = a_.x_scales + first_token + block * 8 + lane_index() % 4 * 2;
     const float2 scale = *reinterpret_cast<const float2*>(of_tokens);
-    return {fmaf(sum.x, scales_[half][r] * scale.x, bias), fmaf(sum.y, scales_[half][r] * scale.y, bias)};
-  }
-  __device__ Old ask_old(int half) const {
-    Old old;
-#pragma unroll
-    for (int i = 0; i < Exchange::kSteps; ++i) {
-      old.chunks[i] = uint4{};
-      if (exists(half, i)) old.chunks[i] = *reinterpret_cast<const uint4*>(cached(half, i));
-    }
-    return old;
-  }
-
-  // Relative to the lane's first place in the block's list, and to its first token.
-  __device__ static constexpr int place(int half, int step) { return half * kHalfFeatures + Exchange::row_step(step); }
-  __device__ static constexpr int token(int step) { return Exchange::column_step(step); }
-  __device__ bool exists(int half, int step) const { return place(half, step) < places_ && token(step) < tokens_; }
-  __device__ __nv_bfloat16* cached(int half, int step) const {
-    return cache_ + features_[half][step / Exchange::kRowSteps] * a_.activation_stride + token(step);
+    return {fmaf(sum.x, feature_scale * scale.x, bias), fmaf(sum.y, feature_scale * scale.y, bias)};
   }
 
   const Arguments& a_;
-  int block_;
-  int places_, tokens_;  // from the lane's first ones on
-  __nv_bfloat16 *cache_, *differences_;
-  int features_[kHalves][kRowsOfLane];
-  float biases_[kHalves][2], scales_[kHalves][2];
+  Exchange exchange_;
+  int warp_place_;  // of the warp's first feature in a tile
+  // Of the tile whose products run.
+  int feature_;
+  float bias_, scale_;
+  // Of the one whose rows wait: the next one of a lane's, and the end of them.
+  int next_ = 0, end_ = 0;
+  LaneTile tile_;
+  uint32_t second_half_[kMatrices][4];
+  uint4 old_[Exchange::kRowSteps];  // of the next row, if that is the first
 };
 
 /// What a warp adds to of a tile: 16 tokens, kWidth channels.

@@ -126,6 +126,9 @@ __device__ inline uint4 load_shared_16(uint32_t address) {
                : "memory");
   return words;
 }
+__device__ inline void store_shared(uint32_t address, uint32_t word) {
+  asm volatile("st.shared::cta.u32 [%0], %1;\n" ::"r"(address), "r"(word) : "memory");
+}
 __device__ inline void store_shared_16(uint32_t address, uint4 words) {
   asm volatile("st.shared::cta.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"r"(address), "r"(words.x), "r"(words.y),
                "r"(words.z), "r"(words.w)
