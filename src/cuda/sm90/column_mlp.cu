@@ -5,8 +5,9 @@
 #include "cuda/overlap.cuh"
 #include "cuda/quantize_rows.h"
 #include "cuda/sm90/column_mlp.h"
+#include "cuda/sm90/column_mlp_added.cuh"
 #include "cuda/sm90/column_mlp_problem.h"
-#include "cuda/sm90/column_mlp_results.cuh"
+#include "cuda/sm90/column_mlp_renewed.cuh"
 #include "cuda/sm90/tensor_map.h"
 
 // Two kernels, each a matmul of which one operand's rows are gathered:
@@ -24,8 +25,10 @@ static_assert(kDepth == kMlpStepChannels && 2 * kDepth == kMlpF8StepChannels && 
 constexpr int64_t kDifferenceBytes = int64_t{512} << 20;
 
 /// When threads ask for what they want at a tile's end: biases in a step in which features are there; so many steps
-/// before the end, a first row of old activations, and outputs.
-constexpr int kBiasStep = 16, kStepsAhead = 4;
+/// before the end, a first row of old activations, or the second half of outputs.
+constexpr int kBiasStep = 16, kStepsAhead = 3;
+/// Every so many steps, add writes a row of the tile before.
+constexpr int kOutRowSteps = 3;
 
 /// Waits for a stage; gathered rows were written as ordinary stores are.
 __device__ void wait_stage(const Pipeline& pipeline, const Position& at) {
@@ -119,14 +122,12 @@ __device__ void compute_renew(const Arguments& a, const Pipeline& pipeline, int 
   rows.renew_last_rows();
 }
 
-template <int kWidth>
-__device__ void compute_add_tile(const Arguments& a, const Pipeline& pipeline, const AddTiles& tile, int warpgroup,
-                                 Position& at) {
+/// The products of a tile; in each step, meanwhile(step).
+template <int kWidth, class Meanwhile>
+__device__ void multiply_add(const Pipeline& pipeline, const AddTiles& tile, int warpgroup, Position& at,
+                             float (&sums)[kWidth / 2], const Meanwhile& meanwhile) {
   using Tokens = SharedMatrix<kDepth, kRowElements>;
   using Channels = SharedMatrix<kDepth, kWidth>;
-  const AddedRows<kWidth> rows(a, pipeline, tile, warpgroup);
-  const int ask_step = max(tile.steps - kStepsAhead, 0);
-  float sums[kWidth / 2];
 #pragma unroll
   for (int i = 0; i < kWidth / 2; ++i) sums[i] = 0.0f;
 #pragma unroll 1
@@ -141,11 +142,39 @@ __device__ void compute_add_tile(const Arguments& a, const Pipeline& pipeline, c
                                               channels + Channels::depth_down_columns_step(i), 1);
     }
     commit_products();
-    if (step == ask_step) rows.ask();
+    meanwhile(step);
     wait_products<0>();
     release(pipeline, at.slot);
     at.advance();
   }
+}
+
+__device__ void compute_add_tile(const Pipeline& pipeline, const AddTiles& tile, int warpgroup, Position& at,
+                                 AddedRows& rows) {
+  const int second_step = max(tile.steps - kStepsAhead, 0), first_step = max(second_step - kStepsAhead, 0);
+  int row_step = kOutRowSteps - 1;
+  float sums[kTileWidth / 2];
+  multiply_add<kTileWidth>(pipeline, tile, warpgroup, at, sums, [&](int step) {
+    if (step == row_step) {
+      rows.write_row();
+      row_step += kOutRowSteps;
+    }
+    if (step == first_step) {
+      rows.write_rows();
+      rows.ask_first_half(tile);
+    }
+    if (step == second_step) rows.ask_second_half(tile);
+  });
+  rows.take(tile, sums);
+}
+__device__ void compute_add_part(const Arguments& a, const Pipeline& pipeline, const AddTiles& tile, int warpgroup,
+                                 Position& at) {
+  const AddedPart rows(a, pipeline, tile, warpgroup);
+  const int ask_step = max(tile.steps - kStepsAhead, 0);
+  float sums[kQuarterWidth / 2];
+  multiply_add<kQuarterWidth>(pipeline, tile, warpgroup, at, sums, [&](int step) {
+    if (step == ask_step) rows.ask();
+  });
   rows.add(sums);
 }
 
@@ -162,15 +191,20 @@ __device__ void skip_add_tile(const Pipeline& pipeline, const AddTiles& tile, Po
 __device__ void compute_add(const Arguments& a, const Pipeline& pipeline, int warpgroup) {
   Position at;
   AddTiles tiles(a);
+  AddedRows rows(a, Exchange(pipeline.exchange()), warpgroup);
   while (tiles.next()) {
     if (tiles.is_whole) {
-      compute_add_tile<kTileWidth>(a, pipeline, tiles, warpgroup, at);
-    } else if (tiles.has_half(warpgroup)) {
-      compute_add_tile<kQuarterWidth>(a, pipeline, tiles, warpgroup, at);
+      compute_add_tile(pipeline, tiles, warpgroup, at, rows);
+      continue;
+    }
+    rows.write_rows();
+    if (tiles.has_half(warpgroup)) {
+      compute_add_part(a, pipeline, tiles, warpgroup, at);
     } else {
       skip_add_tile(pipeline, tiles, at);
     }
   }
+  rows.write_rows();
 }
 
 template <bool kRenew, Activation kActivation, bool kF8>

@@ -4,10 +4,10 @@
 
 #include "cuda/activations.cuh"
 #include "cuda/any_type.cuh"
+#include "cuda/float_types.cuh"
 #include "cuda/sm90/column_mlp_producer.cuh"
-#include "cuda/sm90/merged_rows.cuh"
 
-/// What becomes of the sums of the sparse MLP's two kernels (docs/kernels/column_mlp.md). Each warp has 16 rows of
+/// What becomes of the sums of the sparse MLP's first kernel (docs/kernels/column_mlp.md). Each warp has 16 rows of
 /// them, and brings 128 columns at a time into the order of memory.
 namespace chipmunk::cuda::sm90::mlp {
 
@@ -223,34 +223,6 @@ class RenewedRows {
   LaneTile tile_;
   uint32_t second_half_[kMatrices][4];
   uint4 old_[Exchange::kRowSteps];  // of the next row, if that is the first
-};
-
-/// What a warp adds to of a tile: 16 tokens, kWidth channels.
-template <int kWidth>
-class AddedRows {
- public:
-  __device__ AddedRows(const Arguments& a, const Pipeline& pipeline, const AddTiles& tile, int warpgroup)
-      : rows_(rows_of(a, pipeline, tile,
-                      a.first_row(tile.block) + warpgroup * kHalfTokens + warp_index() % 4 * Exchange::kRows)) {}
-
-  /// Asks for the first part of the output as it was.
-  __device__ void ask() const { rows_.ask(); }
-  /// out += sums.
-  __device__ void add(const float (&sums)[kWidth / 2]) const {
-    rows_.merge([&](float2 known, int at) { return float2{known.x + sums[at], known.y + sums[at + 1]}; });
-  }
-
- private:
-  using Rows = MergedRows<kWidth>;
-
-  __device__ static Rows rows_of(const Arguments& a, const Pipeline& pipeline, const AddTiles& tile, int first_token) {
-    const int64_t stride = a.out.strides.token;
-    const RowsFrom out{
-        a.out.data + a.batch(tile.block) * a.out.strides.batch + first_token * stride + tile.first_channel, stride};
-    return Rows(pipeline.exchange(), out, a.end_row(tile.block) - first_token);
-  }
-
-  Rows rows_;
 };
 
 }  // namespace chipmunk::cuda::sm90::mlp
