@@ -43,9 +43,6 @@ class AddedRows {
   static constexpr int kRowsOfLane = Exchange::kSteps / Exchange::kRowSteps;  // of a half
 
  public:
-  /// Of a lane, which go to memory one after the other.
-  static constexpr int kRows = 2 * kRowsOfLane;
-
   __device__ AddedRows(const Arguments& a, const Exchange& exchange, int warpgroup)
       : a_(a), exchange_(exchange), warpgroup_(warpgroup) {}
 
@@ -81,12 +78,7 @@ class AddedRows {
   /// Writes the next row, if one waits.
   __device__ void write_row() {
     if (next_ == kRows) return;
-    if (next_ == kRowsOfLane) {
-      __syncwarp();
-#pragma unroll
-      for (int i = 0; i < kMatrices; ++i) store_matrices(exchange_.matrices(2 * i), first_half_[i]);
-      __syncwarp();
-    }
+    if (next_ == kRowsOfLane) exchange_.put(first_half_);
     const int step = next_ % kRowsOfLane * Exchange::kRowSteps, row = Exchange::row_step(step);
     __nv_bfloat16* to = rows_.row(row) + (next_ < kRowsOfLane ? kExchangeColumns : 0);
 #pragma unroll
@@ -104,7 +96,7 @@ class AddedRows {
   }
 
  private:
-  static constexpr int kMatrices = kExchangeColumns / 16;  // of a half, four at a time
+  static constexpr int kMatrices = Exchange::kMatrices;
   static_assert(kTileWidth == 2 * kExchangeColumns);
 
   /// From the lane's first row and column on.
@@ -125,6 +117,7 @@ class AddedRows {
   int warpgroup_;
   uint32_t first_half_[kMatrices][4];
   // Of the tile whose rows wait: the next one of a lane's.
+  static constexpr int kRows = 2 * kRowsOfLane;
   int next_ = kRows;
   RowsFrom rows_;
 };

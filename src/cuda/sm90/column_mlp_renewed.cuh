@@ -87,7 +87,7 @@ class RenewedRows {
     if (next_ >= end_) return;
     const int row = next_ % kRowsOfLane;
     if (next_ > 0) take_old((next_ - 1) % kRowsOfLane);
-    if (next_ == kRowsOfLane) exchange_second_half();
+    if (next_ == kRowsOfLane) exchange_.put(second_half_);
     write_row(next_, old_);
     ++next_;
     // They come where this row was.
@@ -116,14 +116,14 @@ class RenewedRows {
 #pragma unroll
     for (int n = 0; n < kRows; ++n) {
       if (n < next_ || n >= end_) continue;
-      if (n == kRowsOfLane) exchange_second_half();
+      if (n == kRowsOfLane) exchange_.put(second_half_);
       write_row(n, old[n]);
     }
     next_ = end_;
   }
 
  private:
-  static constexpr int kMatrices = kTokens / 16;  // of a half, four at a time
+  static constexpr int kMatrices = Exchange::kMatrices;
   static_assert(kExchangeColumns == kTokens && kHalves * Exchange::kRows == 32);
 
   // Of a lane's row n, from the first half's first on.
@@ -152,7 +152,7 @@ class RenewedRows {
 
   /// Where the numbers of the tile's features are, in the order of lanes that asked for them: between the exchange's
   /// rows.
-  __device__ uint32_t feature_address(int i) const { return exchange_.unused() + i / 4 * Exchange::kPitch + i % 4 * 4; }
+  __device__ uint32_t feature_address(int i) const { return exchange_.unused(i / 4) + i % 4 * 4; }
   __device__ int feature_of(int n) const {
     return static_cast<int>(
         load_shared(feature_address(n / kRowsOfLane * Exchange::kRows + Exchange::row(first_step(n)))));
@@ -181,12 +181,6 @@ class RenewedRows {
       *reinterpret_cast<uint4*>(tile_.differences + place(n) * kTokens + token(i)) =
           is_there ? difference_of(fresh, old[i]) : uint4{};
     }
-  }
-  __device__ void exchange_second_half() const {
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < kMatrices; ++i) store_matrices(exchange_.matrices(2 * i), second_half_[i]);
-    __syncwarp();
   }
 
   /// activation(sums + bias) of four matrices: of two blocks of 8 tokens, 2 i and 2 i + 1.

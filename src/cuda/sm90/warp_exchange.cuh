@@ -23,8 +23,17 @@ class WarpExchange {
     return address_ + lane() % 16 * kPitch + lane() / 16 * 16 + block * 16;
   }
 
-  /// 16 bytes between the first two rows, for what else goes with an exchange.
-  __device__ uint32_t unused() const { return address_ + kColumns * 2; }
+  /// Brings all of it from that view to the other: kMatrices fours of matrices, of blocks 2 i and 2 i + 1.
+  static constexpr int kMatrices = kColumns / 16;
+  __device__ void put(const uint32_t (&words)[kMatrices][4]) const {
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kMatrices; ++i) store_matrices(matrices(2 * i), words[i]);
+    __syncwarp();
+  }
+
+  /// 16 bytes between a row and the next, for what else goes with an exchange.
+  __device__ uint32_t unused(int row = 0) const { return address_ + kColumns * 2 + row * kPitch; }
 
   /// Of the lane's chunk in a step: row, first column, and where it lies.
   __device__ static int row(int step) { return row_step(step) + lane() / 8; }
