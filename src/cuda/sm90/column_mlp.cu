@@ -25,7 +25,7 @@ static_assert(kDepth == kMlpStepChannels && 2 * kDepth == kMlpF8StepChannels && 
 constexpr int64_t kDifferenceBytes = int64_t{512} << 20;
 
 /// When threads ask for what they want at a tile's end: biases in a step in which features are there; so many steps
-/// before the end, a first row of old activations, or the second half of outputs.
+/// before the end, a first row of old activations, or the second half of outputs, and the first half as long before it.
 constexpr int kBiasStep = 16, kStepsAhead = 3;
 /// Every so many steps, add writes a row of the tile before.
 constexpr int kOutRowSteps = 3;
